@@ -1,0 +1,321 @@
+"""Architecture: a network as a frozen value, with one canonical JSON and one id."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+
+from nasattn.attention.table import ATTENTIONS
+from nasattn.errors import ArchitectureError, UnknownNameError, hint
+from nasattn.spec import Spec, parse, spec_in
+
+Stride = Literal[1, 2]
+Placement = Literal["after_spatial", "before_add", "after_stage"]
+
+SMALLEST_LAST_MAP = 4  # pixels; see Architecture.at_resolution
+
+
+class Part(Spec):
+    """A piece of an architecture. Fields that mean nothing beside the others are left out."""
+
+    @classmethod
+    def means(cls, node: Mapping[str, Any], field: str) -> bool:
+        """Whether `field` means something beside the other fields of `node`."""
+        return True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_meaningless(cls, node: Any) -> Any:
+        if not isinstance(node, Mapping):
+            return node
+        return {k: v for k, v in node.items() if k not in cls.model_fields or cls.means(node, k)}
+
+
+class AttentionSpec(Part):
+    """An attention kind, where it stands, and only the options which that kind has.
+
+    `after_spatial`: inside the block, after the convolution that looks around (depthwise);
+    `before_add`: at the end of the block, before the shortcut is added;
+    `after_stage`: once, after the last block of the stage.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: str = "none"
+    placement: Placement = "before_add"
+
+    @classmethod
+    def means(cls, node: Mapping[str, Any], field: str) -> bool:
+        kind = node.get("kind", "none")
+        if field == "kind" or kind not in ATTENTIONS:
+            return field == "kind"
+        return field in cls.model_fields or field in ATTENTIONS[kind].options.model_fields
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_options(cls, node: Any) -> Any:
+        if not isinstance(node, Mapping):
+            return node
+        kind = node.get("kind", "none")
+        if kind == "none":
+            return {"kind": kind}
+        if kind not in ATTENTIONS:
+            raise UnknownNameError("attention", kind, known=[*ATTENTIONS, "none"])
+        fields = {k: v for k, v in node.items() if k in cls.model_fields}
+        options = {k: v for k, v in node.items() if k not in cls.model_fields}
+        return fields | ATTENTIONS[kind].normalise(options, f"attention {kind!r}")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every option of the kind, defaults included."""
+        if self.kind == "none":
+            return {}
+        return ATTENTIONS[self.kind].options(**(self.model_extra or {})).model_dump()
+
+
+class StemSpec(Part):
+    """The first convolution: 3x3, batch norm, activation."""
+
+    width: PositiveInt
+    stride: Stride = 2
+
+
+class StageSpec(Part):
+    """`depth` equal blocks; the first one changes the width and takes the stride."""
+
+    depth: PositiveInt
+    block: Literal["inverted_residual"] = "inverted_residual"
+    width: PositiveInt
+    stride: Stride = 1
+    expansion: Annotated[float, Field(ge=1, le=16)] = 1.0
+    kernel: Literal[3, 5, 7] = 3
+    attention: AttentionSpec = AttentionSpec()
+
+    @classmethod
+    def means(cls, node: Mapping[str, Any], field: str) -> bool:
+        return field == "depth" or node.get("depth") != 0
+
+    def hidden_width(self, in_chs: int) -> int:
+        """Channels inside a block that `in_chs` channels enter."""
+        return round(in_chs * self.expansion)
+
+    def attention_widths(self, in_chs: int) -> set[int]:
+        """The numbers of channels that this stage's attention sees."""
+        if self.attention.placement != "after_spatial":
+            return {self.width}
+        later = {self.hidden_width(self.width)} if self.depth > 1 else set()
+        return {self.hidden_width(in_chs)} | later
+
+
+class FusionSpec(Part):
+    """Fusion of the last map before the last downsampling with the final map.
+
+    `aff` (paper 000, section 3.3): alpha P_l(pool(low)) + beta P_h(high), and with three terms
+    + gamma W(P_l + P_h).
+    """
+
+    kind: Literal["none", "aff"] = "none"
+    terms: Literal[2, 3] = 3
+
+    @classmethod
+    def means(cls, node: Mapping[str, Any], field: str) -> bool:
+        return field != "terms" or node.get("kind", "none") != "none"
+
+
+class HeadSpec(Part):
+    """[1x1 convolution to `conv_width`] - [fusion] - pooling - [linear `hidden`] - linear classes.
+
+    A width of 0 leaves the part out. `gem_p` is GeM's power; a learnable one starts at 3.
+    """
+
+    conv_width: NonNegativeInt = 0
+    pooling: Literal["avg", "gem"] = "avg"
+    gem_learnable: bool = False
+    gem_p: Annotated[float, Field(ge=1, le=8)] = 3.0
+    hidden: NonNegativeInt = 0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @classmethod
+    def means(cls, node: Mapping[str, Any], field: str) -> bool:
+        if field == "gem_p" and node.get("gem_learnable", False):
+            return False
+        return field not in ("gem_learnable", "gem_p") or node.get("pooling", "avg") == "gem"
+
+
+class Architecture(Part):
+    """A whole network but for the number of classes: stem, stages, fusion, head.
+
+    Equal networks are equal values: inactive fields are dropped, types coerced, a stage of
+    depth 0 is no stage. Raises (through `parse`) ArchitectureError where the parts do not fit.
+    """
+
+    stem: StemSpec
+    stages: tuple[StageSpec, ...]
+    fusion: FusionSpec = FusionSpec()
+    head: HeadSpec = HeadSpec()
+    act: Literal["relu", "relu6", "hard_swish", "silu"] = "relu"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty_stages(cls, node: Any) -> Any:
+        if not isinstance(node, Mapping) or not isinstance(node.get("stages"), list | tuple):
+            return node
+        kept = [s for s in node["stages"] if not (isinstance(s, Mapping) and s.get("depth") == 0)]
+        return {**node, "stages": kept}
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> Self:
+        if not self.stages:
+            raise ValueError("stages: a network needs at least one stage of depth 1 or more")
+        for i, (in_chs, stage) in enumerate(self.with_in_chs()):
+            groups = stage.attention.options.get("groups", 1)
+            for width in sorted(stage.attention_widths(in_chs)):
+                if width % groups:
+                    raise ValueError(
+                        f"stages.{i}.attention.groups: {groups} does not divide the {width} "
+                        f"channels {stage.attention.placement.replace('_', ' ')}"
+                    )
+        return self
+
+    def with_in_chs(self) -> Iterator[tuple[int, StageSpec]]:
+        """Each stage with the number of channels that enter it."""
+        in_chs = self.stem.width
+        for stage in self.stages:
+            yield in_chs, stage
+            in_chs = stage.width
+
+    @property
+    def out_chs(self) -> int:
+        """Channels of the final map."""
+        return self.head.conv_width or self.stages[-1].width
+
+    @property
+    def fusion_stage(self) -> int:
+        """Index of the stage whose map is the low one of the fusion: the last full-size one."""
+        strided = [i for i, stage in enumerate(self.stages) if stage.stride > 1]
+        return max(strided[-1] - 1, 0) if strided else max(len(self.stages) - 2, 0)
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted, without spaces, fields at their default left out."""
+        return json.dumps(
+            self.model_dump(mode="json", exclude_defaults=True),
+            sort_keys=True,
+            separators=(",", ":"),
+        )
+
+    @property
+    def arch_id(self) -> str:
+        """The first 12 hex digits of the sha256 of the canonical JSON."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+    def map_sizes(self, resolution: int) -> list[int]:
+        """Side of the map, in pixels, after the stem and after each stage."""
+        sizes = []
+        for stride in (self.stem.stride, *(stage.stride for stage in self.stages)):
+            resolution = -(-resolution // stride)
+            sizes.append(resolution)
+        return sizes
+
+    def at_resolution(self, resolution: int) -> "Architecture":
+        """The network for pictures of another size than the 224 pixels that it was drawn for.
+
+        Strides become 1 from the front (stem first) until the final map is at least 4 pixels
+        wide. At 224 nothing changes; at 32 the stem and the first strided stage keep their size,
+        which is the usual CIFAR form of MobileNetV2.
+        """
+        if resolution < SMALLEST_LAST_MAP:
+            raise ArchitectureError(
+                f"resolution: must be {SMALLEST_LAST_MAP} or more, is {resolution}"
+            )
+        network = self
+        strided = [f"stages.{i}.stride" for i, s in enumerate(self.stages) if s.stride > 1]
+        for path in ["stem.stride", *strided]:
+            if network.map_sizes(resolution)[-1] >= SMALLEST_LAST_MAP:
+                break
+            network = replace_paths(network, {path: 1})
+        return network
+
+
+def parse_architecture(data: object, where: str = "architecture") -> Architecture:
+    """An Architecture from plain data; raises ArchitectureError with place, value and remedy."""
+    return parse(Architecture, data, where, ArchitectureError)
+
+
+def replace_paths(arch: Architecture, values: Mapping[str, object]) -> Architecture:
+    """`arch` with the fields at dotted paths (`stages.2.attention.kind`) set to new values."""
+    tree = arch.model_dump()
+    for path, value in values.items():
+        set_path(tree, path, value)
+    return parse_architecture(tree)
+
+
+def _walk(tree: Mapping[str, Any], path: str) -> Iterator[tuple[type[Part], Any, str]]:
+    """(part, its plain data, the next step) along a dotted path, list indices passed over."""
+    part: type[Part] = Architecture
+    node: Any = tree
+    for step in path.split("."):
+        if isinstance(node, list | tuple):
+            if not step.isdigit() or int(step) >= len(node):
+                raise ArchitectureError(
+                    f"no field {path!r}: there are {len(node)} stages, 0 to {len(node) - 1}"
+                )
+            node = node[int(step)]
+            continue
+        if not isinstance(node, Mapping):
+            raise ArchitectureError(f"no field {path!r}: {step!r} would be inside a plain value")
+        if step not in (known := known_fields(part)):
+            raise ArchitectureError(f"no field {path!r}: {step!r} is unknown; {hint(step, known)}")
+        yield part, node, step
+        field = part.model_fields.get(step)
+        inner = field and spec_in(field.annotation)
+        part = inner if inner and issubclass(inner, Part) else part
+        node = node.get(step)
+
+
+def known_fields(part: type[Part]) -> list[str]:
+    """Names of a part's fields in their order; for attention, the options of every kind too."""
+    fields = list(part.model_fields)
+    if part is AttentionSpec:
+        options = (o for row in ATTENTIONS.values() for o in row.options.model_fields)
+        fields += dict.fromkeys(options)
+    return fields
+
+
+def is_active(tree: Mapping[str, Any], path: str) -> bool:
+    """Whether the field at `path` means anything in an architecture's plain data."""
+    return all(part.means(node, step) for part, node, step in _walk(tree, path))
+
+
+def path_order(tree: Mapping[str, Any], path: str) -> tuple[int, ...]:
+    """A sort key: fields in the order of their parts, what decides first, then by stage."""
+    fields = [known_fields(part).index(step) for part, _, step in _walk(tree, path)]
+    return (*fields, *(int(step) for step in path.split(".") if step.isdigit()))
+
+
+def get_path(arch: Architecture, path: str) -> Any:
+    """The value of one field; None where the network has no such stage."""
+    value: Any = arch
+    for step in path.split("."):
+        if isinstance(value, tuple):
+            if int(step) >= len(value):
+                return None
+            value = value[int(step)]
+        elif isinstance(value, AttentionSpec) and step not in AttentionSpec.model_fields:
+            value = value.options.get(step)
+        else:
+            value = getattr(value, step)
+    return value
+
+
+def set_path(tree: dict[str, Any], path: str, value: object) -> None:
+    """Set one field of an architecture's plain data; ArchitectureError when there is none.
+
+    A new attention kind leaves the options of the old kind behind, but keeps the placement.
+    """
+    *_, (part, node, field) = _walk(tree, path)
+    if part is AttentionSpec and field == "kind":
+        for option in node.keys() - AttentionSpec.model_fields.keys():
+            del node[option]
+    node[field] = value

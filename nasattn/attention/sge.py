@@ -1,0 +1,28 @@
+"""Spatial group-wise enhance: Li, Hu and Yang, "Spatial Group-wise Enhance", 2019."""
+
+import torch
+from torch import Tensor, nn
+
+
+class SpatialGroupEnhance(nn.Module):
+    """A spatial gate a group: how much each position agrees with the group's mean, normalised.
+
+    Shapes: (N, C, H, W) -> (N, C, H, W); groups divides C. Parameters: 2 groups.
+    """
+
+    def __init__(self, channels: int, *, groups: int = 8) -> None:
+        super().__init__()
+        self.groups = groups
+        self.weight = nn.Parameter(torch.zeros(1, groups, 1, 1))
+        self.bias = nn.Parameter(torch.ones(1, groups, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        v = x.reshape(n * self.groups, c // self.groups, h, w)  # (NG, C/G, H, W)
+        t = (v * v.mean((2, 3), keepdim=True)).sum(1)  # (NG, H, W)
+        t = t - t.mean((1, 2), keepdim=True)
+        # One position has no spread: the unbiased std would be NaN there.
+        std = t.square().sum((1, 2), keepdim=True).div(max(h * w - 1, 1)).sqrt()
+        t = (t / (std + 1e-5)).view(n, self.groups, h, w)  # (N, G, H, W)
+        gate = torch.sigmoid(t * self.weight + self.bias)
+        return (v * gate.view(n * self.groups, 1, h, w)).view(n, c, h, w)

@@ -1,0 +1,106 @@
+"""ATTENTIONS: every kind of attention, where its module lives and which options it has."""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import PositiveInt, create_model
+
+from nasattn.errors import ArchitectureError, UnknownNameError
+from nasattn.spec import Spec, parse
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class AttentionKind:
+    """A row of ATTENTIONS."""
+
+    target: str  # "module:Class", built as Class(channels, **options)
+    options: type[Spec]  # the typed options with their defaults, equal to those of the class
+    source: str
+
+    def normalise(self, options: Mapping[str, object], where: str) -> dict[str, Any]:
+        """The options checked and coerced, those at their default left out."""
+        return parse(self.options, options, where, ArchitectureError).model_dump(
+            exclude_defaults=True
+        )
+
+    def load(self) -> "type[nn.Module]":
+        """The module class (imports torch)."""
+        module, name = self.target.split(":")
+        loaded: type[nn.Module] = getattr(importlib.import_module(module), name)
+        return loaded
+
+
+def _kind(target: str, source: str, **options: tuple[Any, Any]) -> AttentionKind:
+    fields: dict[str, Any] = options
+    model = create_model(target.split(":")[1] + "Options", __base__=Spec, **fields)
+    return AttentionKind(f"nasattn.attention.{target}", model, source)
+
+
+# An option named `groups` must divide the channels: Architecture checks it before anything is
+# built. A default never changes, for it is part of what an arch_id stands for.
+ATTENTIONS: dict[str, AttentionKind] = {
+    "se": _kind(
+        "squeeze_excite:SqueezeExcite",
+        "Hu et al., CVPR 2018",
+        rd_ratio=(PositiveInt, 16),
+        bias=(bool, True),
+    ),
+    "eca": _kind(
+        "eca:EfficientChannelAttn",
+        "Wang et al., CVPR 2020; paper 000, section 3.2.1",
+        dense=(bool, False),
+    ),
+    "lsa": _kind(
+        "lam:LightweightSpatialAttn",
+        "paper 000, section 3.2.2",
+        kernel=(Literal[3, 5, 7], 7),
+    ),
+    "lam": _kind(
+        "lam:LightweightAttn",
+        "paper 000, section 3.2: ECA, then LSA",
+        dense=(bool, False),
+        kernel=(Literal[3, 5, 7], 7),
+    ),
+    "cbam": _kind(
+        "cbam:ConvBlockAttn",
+        "Woo et al., ECCV 2018; paper 002, Table 1",
+        rd_ratio=(PositiveInt, 16),
+        kernel=(Literal[3, 5, 7], 7),
+        bias=(bool, False),
+        bn=(bool, False),
+    ),
+    "sge": _kind(
+        "sge:SpatialGroupEnhance",
+        "Li et al., 2019; paper 002, Table 1",
+        groups=(PositiveInt, 8),
+    ),
+    "lgam": _kind(
+        "lgam:LightGroupAttn",
+        "paper 002, equations (2) to (7)",
+        groups=(PositiveInt, 4),
+        rd_ratio=(PositiveInt, 16),
+        hidden_min=(PositiveInt, 8),
+        bias=(bool, False),
+        bn=(bool, False),
+        carry=(Literal["mean", "sum"], "mean"),
+        spatial_reduce=(Literal["mean", "sum"], "mean"),
+        relu_before_sigmoid=(bool, True),
+    ),
+}
+
+
+def build_attention(kind: str, channels: int, **options: object) -> "nn.Module":
+    """The module of a kind for `channels` channels: (N, C, H, W) -> (N, C, H, W).
+
+    Raises UnknownNameError for a kind that is not in ATTENTIONS, ArchitectureError for an
+    option that the kind does not have or cannot take.
+    """
+    if kind not in ATTENTIONS:
+        raise UnknownNameError("attention", kind, known=ATTENTIONS)
+    row = ATTENTIONS[kind]
+    return row.load()(channels, **row.normalise(options, f"attention {kind!r}"))

@@ -1,0 +1,5 @@
+"""The papers' networks as values, each with its source and what was published about it."""
+
+from nasattn.baselines.table import BASELINES, Baseline, Published, get_baseline
+
+__all__ = ["BASELINES", "Baseline", "Published", "get_baseline"]

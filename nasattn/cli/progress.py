@@ -1,0 +1,126 @@
+"""The progress of a search: a line a trial, and on a terminal a bar below them."""
+
+import statistics
+import time
+from types import TracebackType
+from typing import Self
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from nasattn.objectives import Objective
+from nasattn.search.run import counts, is_new
+from nasattn.search.spec import StudySpec
+from nasattn.train import Epoch
+
+BASELINE = "★"
+WIDTH = 10  # of a column
+
+
+class SearchProgress:
+    """A Watcher for people. Time left is the median trial so far, times what is left."""
+
+    def __init__(
+        self,
+        console: Console,
+        study: optuna.Study,
+        spec: StudySpec,
+        objectives: tuple[Objective, ...],
+    ) -> None:
+        self.console = console
+        self.spec = spec
+        self.objectives = objectives
+        self.seconds: list[float] = []  # of the budget's trials
+        self.best: float | None = None  # of the first objective
+        self.spent = 0
+        self.name = ""
+        self.trial_start = time.monotonic()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(None),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("starting", total=spec.n_trials, note="")
+        for trial in study.get_trials(deepcopy=False):
+            self._remember(trial)
+
+    def __enter__(self) -> Self:
+        names = "".join(f" {row.heading:>{WIDTH}}" for row in self.objectives)
+        self.console.print(f"  trial   {'network':<12}{names}    took    left", soft_wrap=True)
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.stop()
+
+    def started(self, name: str, spent: int) -> None:
+        self.trial_start = time.monotonic()
+        self.name, self.spent = name, spent
+        self._show("measuring", 0)
+
+    def epoch(self, epoch: Epoch) -> None:
+        n_epochs = self.spec.recipe.epochs
+        self._show(f"epoch {epoch.number}/{n_epochs}", epoch.number / n_epochs)
+
+    def finished(self, trial: FrozenTrial, spent: int) -> None:
+        self._remember(trial)
+        self.spent = spent
+        if is_new(trial) and (counts(trial) or "baseline" in trial.user_attrs):
+            self.console.print(self._line(trial), markup=False, soft_wrap=True)
+
+    def _remember(self, trial: FrozenTrial) -> None:
+        if counts(trial):
+            self.seconds.append(trial.user_attrs["seconds"])
+        first = self.objectives[0]
+        if trial.state == TrialState.COMPLETE and all(v <= 0 for v in trial.constraints.values()):
+            value = trial.values[0]
+            best = value if self.best is None else self.best
+            self.best = min(value, best, key=lambda v: first.sign * v)
+
+    def _show(self, doing: str, share: float) -> None:
+        """What happens now; `share` of the trial's training is done."""
+        first = self.objectives[0]
+        known = self.best is not None
+        best = f"best {first.heading} {first.show(self.best)}, " if known else ""  # type: ignore[arg-type]
+        self.bar.update(
+            self.task,
+            description=f"{self.spent + 1}/{self.spec.n_trials} {self.name} {doing}",
+            completed=self.spent + share,
+            note=best + self._time_left(time.monotonic() - self.trial_start),
+        )
+
+    def _time_left(self, elapsed: float) -> str:
+        if not self.seconds:
+            return "timing the first network"
+        trial = statistics.median(self.seconds)
+        left = max(trial - elapsed, 0) + trial * (self.spec.n_trials - self.spent - 1)
+        return f"about {duration(left)} left"
+
+    def _line(self, trial: FrozenTrial) -> str:
+        attributes = trial.user_attrs
+        baseline = attributes.get("baseline")
+        name = f"{BASELINE} {baseline}" if baseline else f"  {attributes.get('arch_id', '?')}"
+        line = f"{f'{self.spent}/{self.spec.n_trials}':>7} {name:<14}"
+        if trial.state != TrialState.COMPLETE:
+            return f"{line} {'failed: ' * (trial.state == TrialState.FAIL)}{attributes['reason']}"
+        for row in self.objectives:
+            line += f" {row.show(attributes['values'][row.name]):>{WIDTH}}"
+        left = statistics.median(self.seconds) * (self.spec.n_trials - self.spent)
+        return f"{line} {duration(attributes['seconds']):>7} {duration(left) if left else '':>7}"
+
+
+def duration(seconds: float) -> str:
+    """45 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

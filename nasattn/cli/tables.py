@@ -1,0 +1,50 @@
+"""Tables for a terminal of 80 columns."""
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from nasattn.cli.progress import BASELINE
+from nasattn.objectives import OBJECTIVES
+from nasattn.report import Front, FrontRow
+from nasattn.report.front import describe
+
+
+def front_table(front: Front) -> Table:
+    """The front, its baselines starred; below a rule the baselines that did not reach it."""
+    names = list(dict.fromkeys([*front.objectives, "params"]))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{front.study}: the Pareto front")
+    table.add_column("network", no_wrap=True)
+    for name in names:
+        table.add_column(OBJECTIVES[name].heading, justify="right", no_wrap=True)
+    table.add_column("attention", overflow="fold")
+    table.add_column("trial", justify="right")
+    behind = [row for row in front.rows if not row.on_front]
+    for found in (row for row in front.rows if row.on_front):
+        table.add_row(*_cells(found, names))
+    table.add_section()
+    for found in behind:
+        table.add_row(*_cells(found, names), style="dim")
+    return table
+
+
+def _cells(row: FrontRow, names: list[str]) -> list[Text]:
+    values = [OBJECTIVES[n].show(row.values[n]) if n in row.values else "-" for n in names]
+    mark = BASELINE if row.is_baseline else " "
+    words = describe(row.architecture) if row.state == "complete" else f"{row.state}: {row.reason}"
+    return [Text(cell) for cell in (f"{mark} {row.network}", *values, words, str(row.trial))]
+
+
+def front_words(front: Front) -> str:
+    """What the marks mean, and how far the figures can be trusted."""
+    behind = any(not row.on_front for row in front.rows)
+    words = [
+        f"{BASELINE} a paper's network" + (" (below the rule: not on the front)" if behind else "")
+    ]
+    if "top1" in front.objectives and front.n_val:
+        margin = 100 * front.accuracy_margin()
+        words.append(
+            f"top1: one seed on {front.n_val:,} val-search pictures, good to ±{margin:.1f} points "
+            "(95 %) before\nany spread of seeds: nearer ranks are ties"
+        )
+    return "\n".join(words)

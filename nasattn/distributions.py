@@ -1,0 +1,109 @@
+"""The values a parameter may take: Optuna's distributions in their short JSON form, typed."""
+
+from random import Random
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from nasattn.spec import Spec
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+Scalar = bool | int | float | str
+
+
+class Categorical(Spec):
+    """One of some values: `{type: categorical, choices: [se, eca]}`, or just `[se, eca]`."""
+
+    type: Literal["categorical"] = "categorical"
+    choices: Annotated[tuple[Scalar, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check_unique(self) -> Self:
+        if len(set(self.choices)) < len(self.choices):
+            raise ValueError(f"choices: {list(self.choices)} names a value twice")
+        return self
+
+    def values(self) -> tuple[Scalar, ...]:
+        return self.choices
+
+    def contains(self, value: object) -> bool:
+        return value in self.choices
+
+    def suggest(self, trial: "BaseTrial", name: str) -> Any:
+        return trial.suggest_categorical(name, self.choices)
+
+
+class IntRange(Spec):
+    """Whole numbers: `{type: int, low: 8, high: 64, step: 8}`, both ends included."""
+
+    type: Literal["int"]
+    low: int
+    high: int
+    step: Annotated[int, Field(ge=1)] = 1
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.low > self.high or (self.high - self.low) % self.step:
+            raise ValueError(
+                f"low {self.low} must reach high {self.high} in whole steps of {self.step}"
+            )
+        if self.log and (self.step > 1 or self.low < 1):
+            raise ValueError("log: needs step 1 and low >= 1")
+        return self
+
+    def values(self) -> tuple[Scalar, ...]:
+        return tuple(range(self.low, self.high + 1, self.step))
+
+    def contains(self, value: object) -> bool:
+        return value in range(self.low, self.high + 1, self.step)
+
+    def suggest(self, trial: "BaseTrial", name: str) -> Any:
+        return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
+
+
+class FloatRange(Spec):
+    """Real numbers: `{type: float, low: 1, high: 8}`; with `step` a grid, with `log` by ratio."""
+
+    type: Literal["float"]
+    low: float
+    high: float
+    step: Annotated[float, Field(gt=0)] | None = None
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} must not exceed high {self.high}")
+        if self.log and (self.step is not None or self.low <= 0):
+            raise ValueError("log: needs low > 0 and no step")
+        return self
+
+    def values(self) -> tuple[Scalar, ...]:
+        """Both ends (a check's sample of an endless set)."""
+        return (self.low, self.high)
+
+    def contains(self, value: object) -> bool:
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+    def suggest(self, trial: "BaseTrial", name: str) -> Any:
+        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+
+
+def _list_is_categorical(data: Any) -> Any:
+    return {"type": "categorical", "choices": data} if isinstance(data, list | tuple) else data
+
+
+Distribution = Annotated[
+    Annotated[Categorical | IntRange | FloatRange, Field(discriminator="type")],
+    BeforeValidator(_list_is_categorical),
+]
+
+
+def draw(distribution: Categorical | IntRange | FloatRange, rng: Random) -> Scalar:
+    """A uniform draw."""
+    if isinstance(distribution, FloatRange):
+        return rng.uniform(distribution.low, distribution.high)
+    return rng.choice(distribution.values())

@@ -1,0 +1,50 @@
+"""Errors that a user can mend: what is wrong, where, and what is allowed, in one line."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class NasattnError(ValueError):
+    """Base of every error that is the input's fault; the CLI shows it in one line and exits 2.
+
+    A ValueError, so that pydantic's validators may raise it and `parse` adds the place.
+    """
+
+
+class ArchitectureError(NasattnError):
+    """An architecture that cannot be built."""
+
+
+class SpaceError(NasattnError):
+    """A search space that is not well-formed, or params or an architecture outside of it."""
+
+
+class StudyError(NasattnError):
+    """A study's settings, or a storage that cannot be used."""
+
+
+class DataError(NasattnError):
+    """Pictures that cannot be read or split."""
+
+
+class EvaluationError(NasattnError):
+    """A network that could not be trained or measured: the trial fails, the search goes on."""
+
+
+class UnknownNameError(NasattnError):
+    """A name that is not in its table."""
+
+    def __init__(self, what: str, name: object, known: Iterable[str], where: str = "") -> None:
+        self.name = name
+        super().__init__(
+            f"{where + ': ' if where else ''}unknown {what} {name!r}; {hint(name, known)}"
+        )
+
+
+def hint(name: object, known: Iterable[str]) -> str:
+    """'did you mean ...?' when one is near, else the list of what is known."""
+    known = sorted(known)
+    near = difflib.get_close_matches(str(name), known, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"known: {', '.join(known)}"

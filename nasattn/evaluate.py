@@ -1,0 +1,193 @@
+"""evaluate: from an architecture to its Evaluation, the cheap figures first."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import nn
+
+from nasattn.arch import Architecture
+from nasattn.baselines import get_baseline
+from nasattn.cost import Latency, LatencyMeter, count_macs, count_params
+from nasattn.data import ImageData
+from nasattn.errors import EvaluationError, StudyError
+from nasattn.model import build_model
+from nasattn.objectives import OBJECTIVES, Constraint, Cost, Objective
+from nasattn.train import Epoch, Recipe, train_model
+
+State = Literal["complete", "infeasible", "failed"]
+OnEpoch = Callable[[Epoch], None]
+
+LATENCY_REFERENCE = "mobilenet_v2"
+ALWAYS_KNOWN = ("macs", "params")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is known of one network after its trial; what was not found is not in `values`."""
+
+    state: State
+    values: dict[str, float] = field(default_factory=dict)  # by objective
+    violations: dict[str, float] = field(default_factory=dict)  # by constraint; > 0 breaks it
+    reason: str = ""  # why it failed or is infeasible
+    curve: tuple[Epoch, ...] = ()
+    latency: Latency | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that evaluations of one study share."""
+
+    data: ImageData
+    recipe: Recipe
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...] = ()
+    seed: int = 0
+    device: str = "cpu"
+    reference_ms: float | None = None  # the latency reference's median on this study's first day
+
+    def __post_init__(self) -> None:
+        size, n_classes = self.recipe.train_size, len(self.data.classes)
+        if size is not None and size < n_classes:
+            raise StudyError(
+                f"train_size: must be at least {n_classes} (a picture a class), is {size}"
+            )
+
+    @cached_property
+    def meter(self) -> LatencyMeter:
+        """The latency meter, whose reference is MobileNetV2 on the same pictures."""
+        arch = get_baseline(LATENCY_REFERENCE).architecture.at_resolution(self.data.resolution)
+        model = self.build(arch)
+        return LatencyMeter(model, self.data.resolution, device=self.device)
+
+    def build(self, arch: Architecture) -> nn.Module:
+        """The network with the study's initial weights (the same seed gives the same ones)."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            return build_model(arch, num_classes=len(self.data.classes))
+
+    def needed(self) -> list[Objective]:
+        """Objectives to find, the limited ones and the free ones too, the cheapest first."""
+        names = [o.name for o in self.objectives]
+        names += [c.objective.name for c in self.constraints]
+        rows = (OBJECTIVES[name] for name in dict.fromkeys([*names, *ALWAYS_KNOWN]))
+        return sorted(rows, key=lambda row: row.cost)
+
+
+class Candidate:
+    """A network on its way through an evaluation; each figure is found when first asked for."""
+
+    def __init__(self, arch: Architecture, setting: Setting, on_epoch: OnEpoch) -> None:
+        self.arch = arch
+        self.setting = setting
+        self.on_epoch = on_epoch
+
+    @cached_property
+    def model(self) -> nn.Module:
+        return self.setting.build(self.arch)
+
+    @cached_property
+    def macs(self) -> int:
+        return count_macs(self.model, self.setting.data.resolution)
+
+    @cached_property
+    def params(self) -> int:
+        return count_params(self.model)
+
+    @cached_property
+    def latency(self) -> Latency:
+        return self.setting.meter.measure(self.model)
+
+    @property
+    def latency_ms(self) -> float:
+        """The ratio to the reference in the same rounds, in milliseconds of the study's first day.
+
+        A machine that is slower today slows the reference as well, and so changes nothing.
+        """
+        return self.latency.relative * (self.setting.reference_ms or self.latency.reference_ms)
+
+    @cached_property
+    def curve(self) -> tuple[Epoch, ...]:
+        setting = self.setting
+        with torch.random.fork_rng():
+            torch.manual_seed(setting.seed)  # dropout
+            curve = train_model(
+                self.model,
+                setting.data,
+                setting.recipe,
+                seed=setting.seed,
+                device=setting.device,
+                on_epoch=self.on_epoch,
+            )
+        return tuple(curve)
+
+
+def evaluate(
+    arch: Architecture, setting: Setting, on_epoch: OnEpoch = lambda epoch: None
+) -> Evaluation:
+    """Find a network's objectives in order of cost; a broken limit ends it before the next cost.
+
+    A network that cannot be trained or measured here (not finite, out of memory, shapes that do
+    not fit) gives a failed Evaluation with the reason. Other exceptions are bugs and pass through.
+    """
+    start = time.perf_counter()
+    candidate = Candidate(arch, setting, on_epoch)
+    values: dict[str, float] = {}
+    violations: dict[str, float] = {}
+    state: State = "complete"
+    reason = ""
+    try:
+        for cost in Cost:
+            for row in (row for row in setting.needed() if row.cost == cost):
+                values[row.name] = row.measure(candidate)
+            violations |= _violations(setting.constraints, cost, values)
+            if broken := [name for name, excess in violations.items() if excess > 0]:
+                state = "complete" if cost == Cost.TRAINED else "infeasible"
+                reason = f"breaks {', '.join(broken)}"
+                break
+    except (EvaluationError, RuntimeError, MemoryError) as e:
+        state, reason = "failed", _one_line(e)
+    return Evaluation(
+        state,
+        values,
+        violations,
+        reason,
+        curve=candidate.__dict__.get("curve", ()),
+        latency=candidate.__dict__.get("latency"),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _violations(
+    constraints: Iterable[Constraint], cost: Cost, values: dict[str, float]
+) -> dict[str, float]:
+    return {
+        str(c): c.violation(values[c.objective.name])
+        for c in constraints
+        if c.objective.cost == cost
+    }
+
+
+def _one_line(error: BaseException) -> str:
+    """An error as one line; every form of 'out of memory' under one name."""
+    text = str(error).strip().split("\n")[0]
+    memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    if memory or "can't allocate memory" in text or "out of memory" in text:
+        return f"out of memory: {text}".rstrip(": ")
+    return text or type(error).__name__
+
+
+def check_device(device: str) -> str:
+    """`device` if torch can use it; raises StudyError saying what is allowed."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as e:
+        have = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise StudyError(
+            f"device {device!r}: cannot be used here; there is {', '.join(have)}"
+        ) from e
+    return device

@@ -1,0 +1,100 @@
+"""What a network is judged by: OBJECTIVES, and limits on them."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Literal
+
+from nasattn.errors import StudyError, UnknownNameError
+
+if TYPE_CHECKING:
+    from nasattn.evaluate import Candidate
+
+
+Direction = Literal["minimize", "maximize"]
+
+
+class Cost(IntEnum):
+    """What it takes to know a value; cheaper ones are found, and judged, first."""
+
+    STATIC = 0
+    MEASURED = 1
+    TRAINED = 2
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A row of OBJECTIVES: a figure of a network, and which way is better."""
+
+    name: str
+    direction: Direction
+    cost: Cost
+    measure: Callable[["Candidate"], float]
+    unit: str  # of a value times `scale`, for people
+    scale: float = 1.0
+    digits: int = 2
+
+    @property
+    def heading(self) -> str:
+        """Name and unit for the head of a column: `macs M`, `latency_ms`."""
+        return self.name if self.name.endswith(self.unit) else f"{self.name} {self.unit}"
+
+    @property
+    def sign(self) -> int:
+        """1 where smaller is better, -1 where larger is."""
+        return 1 if self.direction == "minimize" else -1
+
+    def show(self, value: float) -> str:
+        return f"{value * self.scale:.{self.digits}f}"
+
+
+OBJECTIVES: dict[str, Objective] = {
+    row.name: row
+    for row in (
+        Objective("top1", "maximize", Cost.TRAINED, lambda c: c.curve[-1].top1, "%", 100, 1),
+        Objective("macs", "minimize", Cost.STATIC, lambda c: float(c.macs), "M", 1e-6),
+        Objective("params", "minimize", Cost.STATIC, lambda c: float(c.params), "M", 1e-6),
+        Objective("latency_ms", "minimize", Cost.MEASURED, lambda c: c.latency_ms, "ms"),
+    )
+}
+
+
+def get_objective(name: str) -> Objective:
+    """A row of OBJECTIVES; raises UnknownNameError."""
+    if name not in OBJECTIVES:
+        raise UnknownNameError("objective", name, known=OBJECTIVES)
+    return OBJECTIVES[name]
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A limit on an objective: `macs<=120e6`."""
+
+    objective: Objective
+    at_most: bool
+    bound: float
+
+    def violation(self, value: float) -> float:
+        """How far a value breaks the limit, as a share of it; zero or less where it holds."""
+        excess = value - self.bound if self.at_most else self.bound - value
+        return excess / abs(self.bound) if self.bound else excess
+
+    def __str__(self) -> str:
+        return f"{self.objective.name}{'<=' if self.at_most else '>='}{self.bound:g}"
+
+
+def parse_constraint(text: str) -> Constraint:
+    """`NAME<=NUMBER` or `NAME>=NUMBER`; raises StudyError or UnknownNameError."""
+    match = re.fullmatch(r"\s*(\w+)\s*(<=|>=)\s*(\S+)\s*", text)
+    if not match:
+        raise StudyError(f"constraint {text!r}: must be like 'macs<=120e6' or 'top1>=0.9'")
+    name, sign, number = match.groups()
+    try:
+        bound = float(number)
+    except ValueError:
+        bound = math.nan
+    if not math.isfinite(bound):
+        raise StudyError(f"constraint {text!r}: {number!r} is not a number")
+    return Constraint(get_objective(name), sign == "<=", bound)

@@ -1,0 +1,33 @@
+"""Files that ride along with a trial, where Optuna Dashboard finds them."""
+
+import csv
+import io
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
+from optuna.trial import Trial
+
+from nasattn.train import Epoch
+
+
+def attach(trial: Trial, files: Mapping[str, str], folder: Path) -> None:
+    """Keep texts as artifacts under their file names (once, however often a trial is redone)."""
+    missing = files.keys() - {meta.filename for meta in get_all_artifact_meta(trial)}
+    folder.mkdir(parents=True, exist_ok=True)
+    store = FileSystemArtifactStore(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in sorted(missing):
+            path = Path(scratch) / name
+            path.write_text(files[name], encoding="utf-8")
+            upload_artifact(artifact_store=store, file_path=str(path), study_or_trial=trial)
+
+
+def curve_csv(curve: Iterable[Epoch]) -> str:
+    """A learning curve as CSV: epoch, loss, top1, seconds."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("epoch", "loss", "top1", "seconds"))
+    rows.writerows((e.number, f"{e.loss:.6g}", f"{e.top1:.6g}", f"{e.seconds:.3f}") for e in curve)
+    return text.getvalue()

@@ -1,0 +1,166 @@
+"""run_search: ask, decode, skip what is known, evaluate, tell."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from nasattn.arch import Architecture
+from nasattn.baselines import get_baseline
+from nasattn.errors import ArchitectureError
+from nasattn.evaluate import Evaluation, State
+from nasattn.search.artifacts import attach, curve_csv
+from nasattn.search.samplers import make_sampler
+from nasattn.search.spec import StudySpec
+from nasattn.space import SearchSpace
+from nasattn.train import Epoch
+
+Evaluate = Callable[[Architecture, Callable[[Epoch], None]], Evaluation]
+
+# A network that is known already, or that breaks a limit before it is trained, costs next to
+# nothing and is no trial of the budget; after so many in a row there is nothing left to find.
+MAX_FREE_TRIALS = 200
+
+TRIAL_STATES: dict[State, TrialState] = {
+    "complete": TrialState.COMPLETE,
+    "infeasible": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+
+
+class Watcher(Protocol):
+    """Is told what happens, to show it. `spent` counts the trials of the budget so far."""
+
+    def started(self, name: str, spent: int) -> None: ...
+    def epoch(self, epoch: Epoch) -> None: ...
+    def finished(self, trial: FrozenTrial, spent: int) -> None: ...
+
+
+def run_search(
+    study: optuna.Study,
+    spec: StudySpec,
+    space: SearchSpace,
+    evaluate: Evaluate,
+    *,
+    facts: dict[str, Any],
+    artifacts: Path,
+    watcher: Watcher,
+) -> bool:
+    """Search until `spec.n_trials` networks were trained or failed; the baselines come first.
+
+    Earlier trials of the study count, and no network is evaluated twice. `facts` (recipe_id, seed,
+    device) become attributes of every trial. Returns False when the search ended early because
+    MAX_FREE_TRIALS proposals in a row were known or broke a limit.
+    """
+    return _Search(study, spec, space, evaluate, facts, artifacts, watcher).run()
+
+
+def is_new(trial: FrozenTrial) -> bool:
+    """Whether a trial is finished and the first one of its network."""
+    return trial.state.is_finished() and "duplicate_of" not in trial.user_attrs
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Whether a trial is one of the budget: its network was trained, or failed."""
+    return is_new(trial) and trial.state != TrialState.PRUNED
+
+
+@dataclass
+class _Search:
+    study: optuna.Study
+    spec: StudySpec
+    space: SearchSpace
+    evaluate: Evaluate
+    facts: dict[str, Any]
+    artifacts: Path
+    watcher: Watcher
+    known: dict[str, FrozenTrial] = field(default_factory=dict)  # by arch_id
+    spent: int = 0
+
+    def run(self) -> bool:
+        trials = self.study.get_trials(deepcopy=False)
+        self.enqueue_baselines(trials)
+        for trial in trials:
+            self.remember(trial)
+        free = 0
+        while self.spent < self.spec.n_trials and free < MAX_FREE_TRIALS:
+            told = self.run_trial()
+            self.remember(told)
+            free = 0 if counts(told) else free + 1
+            self.watcher.finished(told, self.spent)
+        return self.spent >= self.spec.n_trials
+
+    def enqueue_baselines(self, trials: list[FrozenTrial]) -> None:
+        """Queue the space's baselines, as drawn for this resolution, that are not there yet."""
+        present = {trial.user_attrs.get("baseline") for trial in trials}
+        for name in self.space.baselines:
+            if name not in present:
+                arch = get_baseline(name).architecture
+                if self.spec.resolution:
+                    arch = arch.at_resolution(self.spec.resolution)
+                self.study.enqueue_trial(self.space.encode(arch, name), {"baseline": name})
+
+    def remember(self, trial: FrozenTrial) -> None:
+        if is_new(trial) and "arch_id" in trial.user_attrs:
+            self.known[trial.user_attrs["arch_id"]] = trial
+        self.spent += counts(trial)
+
+    def run_trial(self) -> FrozenTrial:
+        """One trial from ask to tell."""
+        number = len(self.study.get_trials(deepcopy=False))
+        self.study.sampler = make_sampler(self.spec.sampler, self.spec.seed, number)
+        trial = self.study.ask()
+        try:
+            arch = self.space.decode(self.space.suggest(trial))
+        except ArchitectureError as e:  # a combination that the space's own check did not meet
+            return self.tell(trial, Evaluation("failed", reason=str(e)))
+        trial.set_user_attr("arch_id", arch.arch_id)
+        trial.set_user_attr("architecture", arch.to_json())
+        if arch.arch_id in self.known:
+            return self.tell_again(trial, self.known[arch.arch_id])
+        self.watcher.started(trial.user_attrs.get("baseline", arch.arch_id), self.spent)
+        evaluation = self.evaluate(arch, self.watcher.epoch)
+        files = {"architecture.json": arch.to_json() + "\n"}
+        if evaluation.curve:
+            files["curve.csv"] = curve_csv(evaluation.curve)
+        attach(trial, files, self.artifacts)
+        return self.tell(trial, evaluation)
+
+    def tell(self, trial: Trial, evaluation: Evaluation) -> FrozenTrial:
+        """Write what was found; the tell comes last, so that a kill before it redoes the trial."""
+        for name, value in (self.facts | _attributes(evaluation)).items():
+            trial.set_user_attr(name, value)
+        return self.end(trial, evaluation.state, evaluation.values, evaluation.violations)
+
+    def tell_again(self, trial: Trial, first: FrozenTrial) -> FrozenTrial:
+        """A network proposed a second time gets what is known of it."""
+        trial.set_user_attr("duplicate_of", first.number)
+        attributes = first.user_attrs
+        trial.set_user_attr("values", attributes["values"])
+        trial.set_user_attr("reason", attributes["reason"])
+        state = next(s for s, trial_state in TRIAL_STATES.items() if trial_state == first.state)
+        return self.end(trial, state, attributes["values"], first.constraints)
+
+    def end(
+        self, trial: Trial, state: State, values: dict[str, float], violations: dict[str, float]
+    ) -> FrozenTrial:
+        stored = self.study.get_trials(deepcopy=False)[trial.number].constraints
+        for name in violations.keys() - stored.keys():  # a trial that is redone may have some
+            trial.set_constraint(name, violations[name])
+        complete = state == "complete"
+        told = [values[name] for name in self.spec.objectives] if complete else None
+        return self.study.tell(trial, told, state=TRIAL_STATES[state])
+
+
+def _attributes(evaluation: Evaluation) -> dict[str, Any]:
+    """An Evaluation as user attributes, which Optuna Dashboard shows."""
+    return {
+        "values": evaluation.values,
+        "reason": evaluation.reason,
+        "seconds": round(evaluation.seconds, 3),
+        "curve": [[epoch.loss, epoch.top1] for epoch in evaluation.curve],
+        "latency": asdict(evaluation.latency) if evaluation.latency else None,
+    }

@@ -1,0 +1,108 @@
+"""StudySpec: everything that a search is told, as one frozen value or one YAML file."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, field_validator
+
+from nasattn.errors import StudyError, UnknownNameError
+from nasattn.library import find_file
+from nasattn.objectives import Constraint, Objective, get_objective, parse_constraint
+from nasattn.search.samplers import SAMPLERS
+from nasattn.space import SearchSpace
+from nasattn.spec import Spec, parse, read_yaml
+from nasattn.train.recipe import Recipe, from_named
+
+
+class StudySpec(Spec):
+    """A search: which space, on which pictures, by which recipe, judged by what, for how long."""
+
+    space: str = "mobile"
+    name: str | None = None  # default: SPACE-DATA
+    description: str = ""
+    data: str = "digits"
+    resolution: Annotated[int, Field(ge=8, le=1024)] | None = None  # default: by the data
+    recipe: Annotated[Recipe, BeforeValidator(from_named)] = Field(
+        default="quick", validate_default=True
+    )
+    n_trials: PositiveInt = 16
+    sampler: str = "tpe"
+    seed: NonNegativeInt = 0
+    objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("top1", "macs", "latency_ms")
+    constraints: tuple[str, ...] = ()
+    device: str = "cpu"
+
+    @field_validator("objectives")
+    @classmethod
+    def _known_objectives(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            get_objective(name)
+        if len(set(names)) < len(names):
+            raise StudyError(f"{', '.join(names)}: each objective may be named once")
+        return names
+
+    @field_validator("constraints")
+    @classmethod
+    def _readable_constraints(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(parse_constraint(text)) for text in texts)
+
+    @field_validator("sampler")
+    @classmethod
+    def _known_sampler(cls, name: str) -> str:
+        if name not in SAMPLERS:
+            raise UnknownNameError("sampler", name, known=SAMPLERS)
+        return name
+
+    @property
+    def study_name(self) -> str:
+        return self.name or f"{Path(self.space).stem}-{Path(self.data).stem}"
+
+    def objective_rows(self) -> tuple[Objective, ...]:
+        return tuple(get_objective(name) for name in self.objectives)
+
+    def limits(self, space: SearchSpace) -> tuple[Constraint, ...]:
+        """The study's own limits and those of its space."""
+        texts = dict.fromkeys((*space.constraints, *self.constraints))
+        return tuple(parse_constraint(text) for text in texts)
+
+    def settings(self, space: SearchSpace, data_name: str, data_hash: str) -> dict[str, Any]:
+        """All that must be equal for a stored study to be gone on with, as plain data."""
+        own = self.model_dump(mode="json", exclude={"name", "description", "n_trials"})
+        where = space.model_dump(mode="json", exclude={"description"})
+        return own | {"space": where, "data": data_name, "data_hash": data_hash}
+
+
+def load_study_spec(name: str | None, changes: dict[str, Any]) -> StudySpec:
+    """A study file by name or path (None: all defaults), some of its fields changed.
+
+    Raises UnknownNameError for a name that is no file, StudyError for what does not fit.
+    """
+    if name is None:
+        return parse(StudySpec, changes, "study", StudyError)
+    path = find_file("studies", name, what="study")
+    return parse(StudySpec, merge(read_yaml(path, StudyError), changes), str(path), StudyError)
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with changes laid over it; mappings such as the recipe are merged field by field."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = {"name": base[key]} if key == "recipe" and isinstance(base.get(key), str) else None
+        old = old or base.get(key)
+        merged[key] = old | value if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def differences(then: Any, now: Any, path: str = "") -> Iterator[str]:
+    """Settings that differ, as 'recipe.epochs: 5 then, 8 now'."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in sorted(then.keys() | now.keys()):
+            yield from differences(then.get(key), now.get(key), f"{path}.{key}" if path else key)
+    elif then != now:
+        yield f"{path}: {_short(then)} then, {_short(now)} now"
+
+
+def _short(value: object) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

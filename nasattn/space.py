@@ -1,0 +1,227 @@
+"""SearchSpace: a template network and the fields of it that may vary."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from random import Random
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from nasattn.arch import (
+    Architecture,
+    get_path,
+    is_active,
+    parse_architecture,
+    path_order,
+    set_path,
+)
+from nasattn.baselines import get_baseline
+from nasattn.distributions import Categorical, Distribution, FloatRange, IntRange, draw
+from nasattn.errors import ArchitectureError, SpaceError
+from nasattn.library import find_file
+from nasattn.spec import Spec, parse, read_yaml
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+Params = dict[str, Any]
+
+N_TRIES = 50
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One free choice: its name in Optuna, the fields that it sets, the values it may take."""
+
+    name: str
+    paths: tuple[str, ...]
+    distribution: Categorical | IntRange | FloatRange
+
+
+class SearchSpace(Spec):
+    """A set of networks: `template` with the fields at dotted paths left free.
+
+    In `parameters`, `head.pooling` names one field; `stages.2.width` one field of one stage;
+    `stages.width` that field of every stage, each by itself; `stages.*.width` of every stage, tied
+    to one value. The more exact path wins. A parameter exists in a network only where its field
+    means something there (an option that the chosen attention kind has, GeM's p under GeM).
+    A depth of 0, allowed for the last stage, leaves the stage out.
+    """
+
+    name: str
+    description: str = ""
+    template: Architecture
+    parameters: dict[str, Distribution] = Field(min_length=1)
+    constraints: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ()
+
+    @field_validator("template", mode="before")
+    @classmethod
+    def _named_template(cls, value: Any) -> Any:
+        return get_baseline(value).architecture if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_parameters(self)
+        _check_values(self)
+        for name in self.baselines:
+            self.encode(get_baseline(name).architecture, name)
+        return self
+
+    @cached_property
+    def free(self) -> tuple[Parameter, ...]:
+        """The parameters, one an Optuna parameter, those that decide about others first."""
+        tree = self.template.model_dump()
+        found = []
+        for key, distribution in self.parameters.items():
+            for name, paths in _expand(key, len(self.template.stages)):
+                left = tuple(p for p in paths if p == key or p not in self.parameters)
+                if left:
+                    found.append(Parameter(name, left, distribution))
+        return tuple(sorted(found, key=lambda p: path_order(tree, p.paths[0])))
+
+    def decode(self, params: Mapping[str, Any]) -> Architecture:
+        """The network that params stand for; params that mean nothing in it are not looked at.
+
+        Raises SpaceError for a name or value outside the space and for one that is missing.
+        """
+        for name in params.keys() - {p.name for p in self.free}:
+            raise SpaceError(f"space {self.name!r}: no parameter {name!r}")
+
+        def given(parameter: Parameter, path: str) -> Any:
+            if parameter.name not in params:
+                raise SpaceError(f"space {self.name!r}: parameter {parameter.name!r} is missing")
+            value = params[parameter.name]
+            if not parameter.distribution.contains(value):
+                raise SpaceError(f"space {self.name!r}: {_outside(parameter, value)}")
+            return value
+
+        return self._build(given)[1]
+
+    def encode(self, arch: Architecture, name: str = "architecture") -> Params:
+        """The params that decode to `arch`; raises SpaceError saying what lies outside."""
+
+        def read(parameter: Parameter, path: str) -> Any:
+            value = get_path(arch, path)
+            if value is None and path.endswith(".depth"):
+                value = 0  # a stage that the network does not have
+            if not parameter.distribution.contains(value):
+                raise SpaceError(
+                    f"{name} is outside space {self.name!r}: {_outside(parameter, value)}"
+                )
+            return value
+
+        params, decoded = self._build(read)
+        if decoded != arch:
+            difference = next(_differences(arch.model_dump(), decoded.model_dump()))
+            raise SpaceError(f"{name} is outside space {self.name!r}: {difference}")
+        return params
+
+    def suggest(self, trial: "BaseTrial") -> Params:
+        """Ask an Optuna trial for every parameter that means something, in order."""
+        return self._build(lambda p, _: p.distribution.suggest(trial, p.name))[0]
+
+    def sample(self, rng: Random) -> Params:
+        """Params drawn uniformly, choice by choice."""
+        return self._build(lambda p, _: draw(p.distribution, rng))[0]
+
+    def at_resolution(self, resolution: int) -> "SearchSpace":
+        """The space for pictures of another size (see Architecture.at_resolution)."""
+        return self.model_copy(update={"template": self.template.at_resolution(resolution)})
+
+    def _build(self, choose: Callable[[Parameter, str], Any]) -> tuple[Params, Architecture]:
+        """Walk the parameters in order, choosing a value for each that means something."""
+        tree = self.template.model_dump()
+        params: Params = {}
+        for parameter in self.free:
+            active = [path for path in parameter.paths if is_active(tree, path)]
+            if not active:
+                continue
+            params[parameter.name] = choose(parameter, active[0])
+            for path in active:
+                set_path(tree, path, params[parameter.name])
+        return params, parse_architecture(tree, f"space {self.name!r}")
+
+
+def load_space(name: str) -> SearchSpace:
+    """A space by the name of a shipped file or by the path of a YAML file.
+
+    Raises UnknownNameError for a name that is neither, SpaceError for a file that is not right.
+    """
+    path = find_file("search_spaces", name, what="search space")
+    data = read_yaml(path, SpaceError)
+    return parse(SearchSpace, {"name": path.stem, **data}, str(path), SpaceError)
+
+
+def _expand(key: str, n_stages: int) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """A key of `parameters` as (parameter name, fields that it sets)."""
+    head, _, rest = key.partition(".")
+    if head != "stages" or rest[:1].isdigit():
+        yield key, (key,)
+    elif rest.startswith("*."):
+        yield key, tuple(f"stages.{i}.{rest[2:]}" for i in range(n_stages))
+    else:
+        for i in range(n_stages):
+            yield f"stages.{i}.{rest}", (f"stages.{i}.{rest}",)
+
+
+def _check_parameters(space: SearchSpace) -> None:
+    """Every field exists, no field is set twice, only the last stage may be left out."""
+    owner: dict[str, str] = {}
+    last = len(space.template.stages) - 1
+    for parameter in space.free:
+        for path in parameter.paths:
+            if path in owner:
+                raise ValueError(
+                    f"parameters: {parameter.name!r} and {owner[path]!r} both set {path!r}"
+                )
+            owner[path] = parameter.name
+            may_be_empty = path.endswith(".depth") and parameter.distribution.contains(0)
+            if may_be_empty and path != f"stages.{last}.depth":
+                raise ValueError(
+                    f"parameters.{parameter.name}: only the last stage may have depth 0"
+                )
+
+
+def _check_values(space: SearchSpace) -> None:
+    """Every value of every parameter occurs in networks that can be built (seeded samples)."""
+    rng = Random(0)
+    for parameter in space.free:
+        for value in parameter.distribution.values():
+            if not any(_try_value(space, parameter, value, rng) for _ in range(N_TRIES)):
+                raise ValueError(
+                    f"parameters.{parameter.name}: means nothing in {N_TRIES} sampled networks"
+                )
+
+
+def _try_value(space: SearchSpace, wanted: Parameter, value: Any, rng: Random) -> bool:
+    """Build one random network with `wanted` at `value`; False where it means nothing in it."""
+
+    def choose(parameter: Parameter, path: str) -> Any:
+        return value if parameter is wanted else draw(parameter.distribution, rng)
+
+    try:
+        return wanted.name in space._build(choose)[0]
+    except ArchitectureError as e:
+        raise ValueError(f"parameters.{wanted.name}: {value!r} cannot be built: {e}") from e
+
+
+def _outside(parameter: Parameter, value: object) -> str:
+    d = parameter.distribution
+    allowed = list(d.values()) if isinstance(d, Categorical) else f"{d.low} to {d.high}"
+    return f"{parameter.name} = {value!r}, allowed: {allowed}"
+
+
+def _differences(a: Any, b: Any, path: str = "") -> Iterator[str]:
+    """Fields in which two architectures' plain data differ, as text."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in sorted(a.keys() | b.keys()):
+            yield from _differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)
+    elif isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        if len(a) != len(b):
+            yield f"{path} has {len(a)} entries, here always {len(b)}"
+        for i, (x, y) in enumerate(zip(a, b, strict=False)):
+            yield from _differences(x, y, f"{path}.{i}")
+    elif a != b:
+        yield f"{path} = {a!r}, here always {b!r}"

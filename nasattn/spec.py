@@ -1,0 +1,105 @@
+"""Typed, frozen values from plain data: the base of every specification, and its clear errors."""
+
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from nasattn.errors import NasattnError, hint
+
+
+class Spec(BaseModel):
+    """A frozen value that refuses unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+S = TypeVar("S", bound=Spec)
+
+
+def parse(cls: type[S], data: object, where: str, error: type[NasattnError]) -> S:
+    """`data` as a `cls`; raises `error` with place, value and what is allowed, in one line."""
+    try:
+        return cls.model_validate(data)
+    except ValidationError as invalid:
+        _fail(cls, invalid, where, error)
+
+
+def read_yaml(path: Path, error: type[NasattnError]) -> dict[str, Any]:
+    """The mapping in a YAML file; raises `error` when it cannot be read or is no mapping."""
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictSafeLoader)
+    except (OSError, UnicodeDecodeError) as e:
+        raise error(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e})") from e
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise error(f"{place}: not valid YAML ({getattr(e, 'problem', None) or e})") from e
+    if not isinstance(data, dict):
+        raise error(f"{path}: must be a mapping of fields, is {type(data).__name__}")
+    return data
+
+
+class _StrictSafeLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, as YAML's own rule has it and PyYAML does not."""
+
+
+def _mapping_without_duplicates(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    mapping: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in mapping:
+            raise yaml.MarkedYAMLError(
+                problem=f"key {key!r} is given twice", problem_mark=key_node.start_mark
+            )
+        mapping[key] = loader.construct_object(value_node, deep=True)
+    return mapping
+
+
+_StrictSafeLoader.add_constructor(
+    yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates
+)
+
+
+def _fail(
+    cls: type[Spec], invalid: ValidationError, where: str, error: type[NasattnError]
+) -> NoReturn:
+    first = invalid.errors(include_url=False)[0]
+    raise error(f"{where}: {_explain(cls, first)}") from invalid
+
+
+def _explain(cls: type[Spec], first: ErrorDetails) -> str:
+    """One pydantic error as 'place: what is wrong (value)'."""
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        fields = _fields_at(cls, first["loc"][:-1])
+        return f"unknown field {place!r}; {hint(first['loc'][-1], fields)}"
+    if first["type"] == "missing":
+        return f"field {place!r} is missing"
+    if first["type"] in ("value_error", "assertion_error"):  # our own validators say it all
+        message = first["msg"].removeprefix("Value error, ")
+        return f"{place}: {message}" if place else message
+    message = first["msg"].replace("Input should be", "must be")
+    return (
+        f"{place}: {message}, is {first['input']!r}"
+        if place
+        else f"{message}, is {first['input']!r}"
+    )
+
+
+def _fields_at(cls: type[Spec], loc: tuple[int | str, ...]) -> list[str]:
+    """Field names of the Spec that a pydantic error location leads to from `cls`."""
+    for part in loc:
+        if isinstance(part, str) and part in cls.model_fields:
+            cls = spec_in(cls.model_fields[part].annotation) or cls
+    return [info.alias or name for name, info in cls.model_fields.items()]
+
+
+def spec_in(annotation: Any) -> type[Spec] | None:
+    """The Spec class inside an annotation such as `tuple[StageSpec, ...]` or `X | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, Spec):
+        return annotation
+    found = (spec_in(arg) for arg in get_args(annotation))
+    return next((spec for spec in found if spec is not None), None)

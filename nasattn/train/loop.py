@@ -1,0 +1,143 @@
+"""The training loop, to be read once from top to bottom."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    LRScheduler,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
+
+from nasattn.data import ImageData, Split
+from nasattn.data.augment import Normalise, augment, to_float
+from nasattn.errors import EvaluationError
+from nasattn.train.recipe import Recipe
+
+EVAL_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A row of a learning curve: mean training loss, top-1 (a fraction) on val-search."""
+
+    number: int  # from 1
+    loss: float
+    top1: float
+    seconds: float
+
+
+OPTIMIZERS: dict[str, Callable[[nn.Module, Recipe], Optimizer]] = {
+    "sgd": lambda model, r: SGD(
+        model.parameters(), r.lr, momentum=r.momentum, weight_decay=r.weight_decay, fused=True
+    ),
+    "adamw": lambda model, r: AdamW(
+        model.parameters(), r.lr, betas=(r.momentum, 0.999), weight_decay=r.weight_decay, fused=True
+    ),
+}
+
+# Every schedule moves once a step, but for `plateau`, which looks at each epoch's validation.
+SCHEDULES: dict[str, Callable[[Optimizer, Recipe, int], LRScheduler]] = {
+    "constant": lambda opt, r, n: ConstantLR(opt, factor=1.0),
+    "cosine": lambda opt, r, n: CosineAnnealingLR(opt, T_max=r.epochs * n),
+    "onecycle": lambda opt, r, n: OneCycleLR(
+        opt, max_lr=r.lr, total_steps=r.epochs * n, cycle_momentum=False
+    ),
+    "plateau": lambda opt, r, n: ReduceLROnPlateau(opt, factor=0.1, patience=10),
+    "step": lambda opt, r, n: StepLR(opt, step_size=r.step_epochs * n, gamma=0.1),
+}
+
+
+def train_model(
+    model: nn.Module,
+    data: ImageData,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: str = "cpu",
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> list[Epoch]:
+    """Train in place on data.train, watching data.val_search; returns the learning curve.
+
+    `seed` alone decides order and augmentation. Raises EvaluationError when the loss is not finite.
+    """
+    rng = Generator().manual_seed(seed)
+    images, labels = to_tensors(subset(data.train, recipe.train_size), device)
+    normalise = Normalise.of(images)
+    strengths = recipe.augmentation.model_dump() | ({} if data.mirror else {"flip": 0.0})
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch_size = min(recipe.batch_size, len(images))
+    steps = len(images) // batch_size
+    optimizer = OPTIMIZERS[recipe.optimizer](model, recipe)
+    schedule = SCHEDULES[recipe.schedule](optimizer, recipe, steps)
+    curve: list[Epoch] = []
+    for number in range(1, recipe.epochs + 1):
+        start = time.perf_counter()
+        model.train()
+        total = torch.zeros((), device=device)
+        for batch in batches(len(images), batch_size, rng):
+            x = normalise(augment(images[batch], strengths, rng))  # (B, C, H, W)
+            loss = cross_entropy(model(x), labels[batch], label_smoothing=recipe.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            if not isinstance(schedule, ReduceLROnPlateau):
+                schedule.step()
+            total += loss.detach()
+        mean_loss = total.item() / steps
+        if not torch.isfinite(total):
+            raise EvaluationError(
+                f"the loss is {mean_loss} after epoch {number} (lr {recipe.lr:g})"
+            )
+        top1 = evaluate_top1(model, data.val_search, normalise, device=device)
+        if isinstance(schedule, ReduceLROnPlateau):
+            schedule.step(1 - top1)
+        curve.append(Epoch(number, mean_loss, top1, time.perf_counter() - start))
+        on_epoch(curve[-1])
+    return curve
+
+
+def batches(n: int, batch_size: int, rng: Generator) -> Iterator[Tensor]:
+    """Indices of shuffled full batches; what is left over sits out this epoch."""
+    order = torch.randperm(n, generator=rng)
+    yield from torch.split(order[: n - n % batch_size], batch_size)
+
+
+def subset(split: Split, size: int | None) -> Split:
+    """The first pictures of every class, the same share of each, `size` in all."""
+    if size is None or size >= len(split):
+        return split
+    labels = torch.from_numpy(split.labels)
+    rank = torch.empty(len(labels))  # a picture's place in its class, 0 .. 1
+    for label in range(int(labels.max()) + 1):
+        members = (labels == label).nonzero().flatten()
+        rank[members] = torch.arange(len(members)) / len(members)
+    chosen = rank.argsort(stable=True)[:size].sort().values.numpy()
+    return Split(split.images[chosen], split.labels[chosen])
+
+
+def to_tensors(split: Split, device: str) -> tuple[Tensor, Tensor]:
+    """uint8 images (N, C, H, W) and int64 labels (N,) on the device."""
+    return torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device)
+
+
+@torch.inference_mode()
+def evaluate_top1(
+    model: nn.Module, split: Split, normalise: Normalise, *, device: str = "cpu"
+) -> float:
+    """The share of pictures whose highest logit is their class."""
+    model.eval()
+    images, labels = to_tensors(split, device)
+    right = 0
+    pairs = zip(torch.split(images, EVAL_BATCH), torch.split(labels, EVAL_BATCH), strict=True)
+    for x, y in pairs:
+        right += int((model(normalise(to_float(x))).argmax(1) == y).sum())
+    return right / len(labels)

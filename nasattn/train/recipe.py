@@ -1,0 +1,121 @@
+"""Recipe: how a network is trained, as a frozen value; RECIPES holds the papers' own."""
+
+import hashlib
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from nasattn.errors import UnknownNameError
+from nasattn.spec import Spec
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Augmentation(Spec):
+    """Strengths of the random changes of a training picture; 0 leaves one out."""
+
+    crop: Share = 0.0  # border to pad before a random cut, as a share of the side (CIFAR: 4 / 32)
+    flip: Share = 0.0  # share of pictures that are mirrored, where a mirror image keeps its class
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees either way
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    lighting: Share = 0.0  # shift along ImageNet's colour components, in eigenvalues
+
+
+class Recipe(Spec):
+    """Optimiser, schedule, augmentation, length. A recipe_id names all that acts on the weights."""
+
+    name: str = "own"
+    epochs: PositiveInt
+    batch_size: PositiveInt = 128
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: PositiveFloat = 0.1
+    momentum: Share = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["constant", "cosine", "onecycle", "plateau", "step"] = "constant"
+    step_epochs: PositiveInt = 30  # schedule step: lr x 0.1 after every so many epochs
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    augmentation: Augmentation = Augmentation()
+    train_size: PositiveInt | None = None  # train on so many pictures, the same share of each class
+
+    def recipe_id(self, data_hash: str) -> str:
+        """12 hex digits for these settings on these pictures; the recipe's name is no part."""
+        text = self.model_dump_json(exclude_defaults=True, exclude={"name"}) + data_hash
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+CROP_AND_FLIP = Augmentation(crop=0.125, flip=0.5)
+
+# The papers' recipes as far as they are printed (PAPERS.md, section 9); what a paper leaves open
+# is said at its row.
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(  # ours: a ranking in seconds, not a final accuracy
+            name="quick",
+            epochs=4,
+            batch_size=32,
+            optimizer="adamw",
+            lr=4e-3,
+            momentum=0.8,
+            weight_decay=0.01,
+            schedule="onecycle",
+            augmentation=Augmentation(crop=0.0625, flip=0.5),
+        ),
+        Recipe(  # paper 000; its augmentation is not stated: the usual crop and flip
+            name="lam",
+            epochs=200,
+            weight_decay=4e-5,
+            schedule="step",
+            augmentation=CROP_AND_FLIP,
+        ),
+        Recipe(  # paper 002 on CIFAR; "reduced adaptively" is read as on a plateau
+            name="lgam_cifar",
+            epochs=160,
+            weight_decay=5e-4,
+            schedule="plateau",
+            augmentation=CROP_AND_FLIP,
+        ),
+        Recipe(  # paper 002 on 20 ImageNet classes
+            name="lgam_imagenet",
+            epochs=90,
+            batch_size=64,
+            weight_decay=1e-4,
+            schedule="step",
+            augmentation=CROP_AND_FLIP,
+        ),
+        Recipe(  # paper 003: 1e-3 for 50 epochs, then 1e-4; the strengths are not stated
+            name="resneskt",
+            epochs=100,
+            batch_size=8,
+            lr=1e-3,
+            schedule="step",
+            step_epochs=50,
+            augmentation=Augmentation(rotate=15, brightness=0.2, contrast=0.2),
+        ),
+        Recipe(  # paper 004: as AlexNet in 2012
+            name="alexnet",
+            epochs=90,
+            lr=0.01,
+            weight_decay=5e-4,
+            schedule="plateau",
+            augmentation=Augmentation(crop=0.125, flip=0.5, lighting=0.1),
+        ),
+    )
+}
+
+
+def from_named(value: Any) -> Any:
+    """Plain data of a recipe: `quick` or `{name: quick, epochs: 8}` start from a row of RECIPES.
+
+    Raises UnknownNameError; the fields are checked where the data are parsed as a Recipe.
+    """
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, dict) or value.get("name", "own") == "own":
+        return value
+    if value["name"] not in RECIPES:
+        raise UnknownNameError("recipe", value["name"], known=RECIPES)
+    base = RECIPES[value["name"]].model_dump()
+    changed = {**base.pop("augmentation"), **value.get("augmentation", {})}
+    return base | value | {"augmentation": changed}
