@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from random import Random
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from nasattn.arch import (
     Architecture,
+    AttentionSpec,
     get_path,
     is_active,
     parse_architecture,
@@ -64,6 +66,7 @@ class SearchSpace(Spec):
     @model_validator(mode="after")
     def _check(self) -> Self:
         _check_parameters(self)
+        _check_groups(self)
         _check_values(self)
         for name in self.baselines:
             self.encode(get_baseline(name).architecture, name)
@@ -182,6 +185,35 @@ def _check_parameters(space: SearchSpace) -> None:
                 raise ValueError(
                     f"parameters.{parameter.name}: only the last stage may have depth 0"
                 )
+
+
+def _check_groups(space: SearchSpace) -> None:
+    """Every group count divides every number of channels that it can meet."""
+    free = {path: p.distribution.values() for p in space.free for path in p.paths}
+
+    def choices(path: str) -> tuple[Any, ...]:
+        return free.get(path, (get_path(space.template, path),))
+
+    for i, stage in enumerate(space.template.stages):
+        here = f"stages.{i}"
+        entering = choices("stem.width" if i == 0 else f"stages.{i - 1}.width")
+        for kind, placement in product(
+            choices(f"{here}.attention.kind"), choices(f"{here}.attention.placement")
+        ):
+            attention = AttentionSpec(kind=kind, placement=placement)
+            groups = free.get(f"{here}.attention.groups", (attention.options.get("groups"),))
+            if "groups" not in attention.options:
+                continue
+            for in_chs, width, expansion, g in product(
+                entering, choices(f"{here}.width"), choices(f"{here}.expansion"), groups
+            ):
+                new = {"depth": 2, "width": width, "expansion": expansion, "attention": attention}
+                for channels in stage.model_copy(update=new).attention_widths(in_chs):
+                    if channels % g:
+                        raise ValueError(
+                            f"parameters.{here}.attention.groups: {g} does not divide {channels} "
+                            f"channels ({kind} {placement}, width {width}, expansion {expansion})"
+                        )
 
 
 def _check_values(space: SearchSpace) -> None:

@@ -66,7 +66,9 @@ _StrictSafeLoader.add_constructor(
 def _fail(
     cls: type[Spec], invalid: ValidationError, where: str, error: type[NasattnError]
 ) -> NoReturn:
-    first = invalid.errors(include_url=False)[0]
+    errors = invalid.errors(include_url=False)
+    # A misspelt field is the cause, the missing one that it leaves behind only the effect.
+    first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
     raise error(f"{where}: {_explain(cls, first)}") from invalid
 
 

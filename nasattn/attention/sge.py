@@ -21,8 +21,9 @@ class SpatialGroupEnhance(nn.Module):
         v = x.reshape(n * self.groups, c // self.groups, h, w)  # (NG, C/G, H, W)
         t = (v * v.mean((2, 3), keepdim=True)).sum(1)  # (NG, H, W)
         t = t - t.mean((1, 2), keepdim=True)
-        # One position has no spread: the unbiased std would be NaN there.
-        std = t.square().sum((1, 2), keepdim=True).div(max(h * w - 1, 1)).sqrt()
+        # A blank map or a single position has no spread: sqrt's gradient at 0 would be infinite.
+        variance = t.square().sum((1, 2), keepdim=True) / max(h * w - 1, 1)
+        std = variance.clamp(min=1e-12).sqrt()
         t = (t / (std + 1e-5)).view(n, self.groups, h, w)  # (N, G, H, W)
         gate = torch.sigmoid(t * self.weight + self.bias)
         return (v * gate.view(n * self.groups, 1, h, w)).view(n, c, h, w)

@@ -1,6 +1,7 @@
 """The commands and their options. Each imports its work when it is called, to answer at once."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -16,11 +17,31 @@ app = typer.Typer(
     name="nasattn",
     help="Search and ablate attention-based networks for image classification.",
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
-Storage = Annotated[str, typer.Option(help="Optuna storage that holds the studies.")]
+
+def whole_number(text: str) -> int:
+    """An option's whole number; the error shows the value, which Typer's own does not."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a whole number") from None
+
+
+def number(text: str) -> Any:
+    """An option that takes a whole number."""
+    return typer.Option(help=text, parser=whole_number, metavar="N")
+
+
+def name_of(text: str, metavar: str = "NAME") -> Any:
+    """An option that takes a name, or what `metavar` says."""
+    return typer.Option(help=text, metavar=metavar)
+
+
 DEFAULT_STORAGE = "sqlite:///nasattn.db"
+Storage = Annotated[str, name_of("Optuna storage that holds the studies.", "URL")]
 
 
 @app.callback(invoke_without_command=True)
@@ -31,32 +52,32 @@ def root(context: typer.Context) -> None:
 
 @app.command()
 def search(
-    space: Annotated[str | None, typer.Option(help="Search space: a name or a YAML file.")] = None,
-    study: Annotated[str | None, typer.Option(help="Study: a name or a YAML file.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name in the storage [SPACE-DATA].")] = None,
+    space: Annotated[str | None, name_of("Search space: a name or a YAML file. [mobile]")] = None,
+    study: Annotated[str | None, name_of("Study: a name or a YAML file. [SPACE_quick]")] = None,
+    name: Annotated[str | None, name_of("The study's name in the storage. [SPACE-DATA]")] = None,
     data: Annotated[
-        str | None, typer.Option(help="digits, cifar10, cifar100, a folder, or an .npz.")
+        str | None, name_of("digits, cifar10, cifar100, a folder of class folders, or an .npz.")
     ] = None,
-    resolution: Annotated[int | None, typer.Option(help="Side of the pictures, in pixels.")] = None,
+    resolution: Annotated[int | None, number("Side of the pictures, in pixels.")] = None,
     trials: Annotated[
-        int | None, typer.Option(help="Networks to train, baselines and earlier ones included.")
+        int | None, number("Networks to train, baselines and earlier ones included.")
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="Training recipe by name.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs a network.")] = None,
+    recipe: Annotated[str | None, name_of("Training recipe. [quick]")] = None,
+    epochs: Annotated[int | None, number("Epochs a network.")] = None,
     train_size: Annotated[
-        int | None, typer.Option(help="Train on so many pictures only, of every class alike.")
+        int | None, number("Train on so many pictures only, of every class alike.")
     ] = None,
-    sampler: Annotated[str | None, typer.Option(help="tpe, nsga2 or random.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of proposals, weights, batches.")] = None,
+    sampler: Annotated[str | None, name_of("tpe, nsga2 or random. [tpe]")] = None,
+    seed: Annotated[int | None, number("Seed of proposals, weights and batches. [0]")] = None,
     objective: Annotated[
-        list[str] | None, typer.Option(help="top1, macs, params, latency_ms; repeatable.")
+        list[str] | None, name_of("top1, macs, params or latency_ms; repeatable.")
     ] = None,
     constraint: Annotated[
-        list[str] | None, typer.Option(help="A limit such as 'macs<=120e6'; repeatable.")
+        list[str] | None, name_of("A limit such as 'macs<=120e6'; repeatable.", "LIMIT")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    device: Annotated[str | None, name_of("cpu, cuda, cuda:1, ... [cpu]")] = None,
     storage: Storage = DEFAULT_STORAGE,
-    out: Annotated[Path | None, typer.Option(help="Folder for results [runs/STUDY].")] = None,
+    out: Annotated[Path | None, name_of("Folder for results. [runs/STUDY]", "FOLDER")] = None,
     resume: Annotated[
         bool, typer.Option(help="Go on with a study of this name and equal settings.")
     ] = True,
@@ -88,8 +109,8 @@ def search(
 @app.command()
 def dashboard(
     storage: Storage = DEFAULT_STORAGE,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    host: Annotated[str, name_of("Address to listen on.", "ADDRESS")] = "127.0.0.1",
+    port: Annotated[int, number("Port to listen on.")] = 8080,
 ) -> None:
     """Open a storage in Optuna Dashboard."""
     from nasattn.cli.dashboard import dashboard_command
@@ -108,8 +129,8 @@ def spaces() -> None:
 @app.command()
 def show(
     network: Annotated[str, typer.Argument(help="A network by name, or a JSON file.")],
-    resolution: Annotated[int, typer.Option(help="Side of the pictures, in pixels.")] = 224,
-    classes: Annotated[int, typer.Option(help="Number of classes.")] = 1000,
+    resolution: Annotated[int, number("Side of the pictures, in pixels.")] = 224,
+    classes: Annotated[int, number("Number of classes.")] = 1000,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Show a network: stages, costs, published figures, JSON."""
@@ -133,6 +154,7 @@ def cache_dir() -> Path:
 
 def main() -> None:
     """Run a command; a mistake in the input is one line and exit 2, a bug keeps its traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as cleanly as Ctrl-C does
     try:
         sys.exit(app(standalone_mode=False))
     except NasattnError as e:

@@ -11,7 +11,7 @@ SHOWN = 5
 
 
 def load_with_progress(
-    console: Console, source: str, resolution: int | None, cache_dir: Path, seed: int
+    console: Console, source: str, resolution: int | None, cache_dir: Path
 ) -> ImageData:
     """The pictures; decoding is shown on a terminal, skipped pictures are named everywhere."""
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -20,7 +20,7 @@ def load_with_progress(
         def show(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total, visible=True)
 
-        data = load_data(source, resolution, cache_dir=cache_dir, seed=seed, progress=show)
+        data = load_data(source, resolution, cache_dir=cache_dir, progress=show)
     for skipped in data.skipped[:SHOWN]:
         console.print(f"skipped {skipped.path}: {skipped.reason}", markup=False, style="yellow")
     if len(data.skipped) > SHOWN:

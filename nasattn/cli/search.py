@@ -1,13 +1,11 @@
 """`nasattn search`: from options to a front."""
 
 import shlex
-import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import optuna
 import torch
@@ -39,7 +37,6 @@ def search_command(
 ) -> int:
     """Check everything, search, show the front and the next command; returns the exit status."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    signal.signal(signal.SIGTERM, _interrupt)
     console = Console(highlight=False)
     spec = load_study_spec(study or quick_study(changes), dict(changes))
     space = load_space(spec.space)
@@ -47,14 +44,14 @@ def search_command(
     check_device(spec.device)
     folder = check_folder(out or Path("runs") / spec.study_name)
     check_storage(storage, spec.study_name, resume=resume)
-    data = load_with_progress(console, spec.data, spec.resolution, cache_dir, spec.seed)
+    data = load_with_progress(console, spec.data, spec.resolution, cache_dir)
     spec = spec.model_copy(update={"resolution": data.resolution})
     space = space.at_resolution(data.resolution)
     setting = Setting(data, spec.recipe, spec.objective_rows(), limits, spec.seed, spec.device)
     directions = {row.name: row.direction for row in setting.objectives}
     settings = spec.settings(space, data.name, data.content_hash)
     with open_study(storage, spec.study_name, directions, settings) as opened:
-        console.print(plan(spec, data), style="dim")
+        console.print(plan(spec, data), style="dim", markup=False)
         status = run(opened, spec, space, setting, console, artifact_dir(storage))
         front = read_front(opened)
     show_front(console, front, folder, storage)
@@ -101,7 +98,8 @@ def run(
     done = sum(map(counts, study.get_trials(deepcopy=False)))
     if done >= spec.n_trials:
         console.print(
-            f"study {spec.study_name!r} has {done} trials already; --trials {done + 12} for more"
+            f"study {spec.study_name!r} has {done} trials already; --trials {done + 12} for more",
+            markup=False,
         )
         return 0
     if done:
@@ -125,7 +123,9 @@ def run(
             )
     except KeyboardInterrupt:
         command = shlex.join(["nasattn", *sys.argv[1:]])
-        console.print(f"\nstopped, nothing is lost; to go on: [bold]{command}[/]", soft_wrap=True)
+        console.print(
+            f"\nstopped, nothing is lost; to go on: {command}", markup=False, soft_wrap=True
+        )
         return 130
     if not finished:
         console.print("ended early: nothing new was proposed that keeps to the limits")
@@ -150,12 +150,8 @@ def show_front(console: Console, front: Front, folder: Path, storage: str) -> No
         console.print("no network finished yet")
         return
     console.print(front_table(front))
-    console.print(front_words(front), style="dim")
+    console.print(front_words(front), style="dim", markup=False)
     paths = write_front(front, folder)
     console.print(f"\nwritten: {', '.join(map(str, paths))}", markup=False, soft_wrap=True)
     option = "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(storage)}"
     console.print(f"look at it: nasattn dashboard{option}", markup=False, soft_wrap=True)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

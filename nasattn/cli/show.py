@@ -61,7 +61,8 @@ def show_command(name: str, resolution: int, num_classes: int, *, as_json: bool)
     costs = {"params": count_params(model), "macs": count_macs(model, resolution)}
     counted = ", ".join(f"{OBJECTIVES[n].show(v)} M {n}" for n, v in costs.items())
     console.print(
-        f"{name} ({arch.arch_id}): {counted} at {resolution}x{resolution}, {num_classes} classes"
+        f"{name} ({arch.arch_id}): {counted} at {resolution}x{resolution}, {num_classes} classes",
+        markup=False,
     )
     if baseline:
         console.print(f"source: {baseline.source}", markup=False)

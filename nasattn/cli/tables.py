@@ -13,7 +13,9 @@ from nasattn.report.front import describe
 def front_table(front: Front) -> Table:
     """The front, its baselines starred; below a rule the baselines that did not reach it."""
     names = list(dict.fromkeys([*front.objectives, "params"]))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{front.study}: the Pareto front")
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, title=Text(f"{front.study}: the Pareto front")
+    )
     table.add_column("network", no_wrap=True)
     for name in names:
         table.add_column(OBJECTIVES[name].heading, justify="right", no_wrap=True)

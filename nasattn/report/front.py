@@ -105,7 +105,8 @@ def describe(arch: Architecture) -> str:
 
 def write_front(front: Front, folder: Path) -> list[Path]:
     """Write front.csv, front.json and each front network's architecture; returns the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
+    networks = folder / "architectures"
+    networks.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(
         {
             "network": row.network,
@@ -141,5 +142,5 @@ def write_front(front: Front, folder: Path) -> list[Path]:
     for name, text in texts.items():
         write_text(folder / name, text)
     for row in front.rows:
-        write_text(folder / f"{row.network}.json", row.architecture.to_json() + "\n")
+        write_text(networks / f"{row.network}.json", row.architecture.to_json() + "\n")
     return [folder / name for name in texts]

@@ -56,7 +56,7 @@ class StudySpec(Spec):
 
     @property
     def study_name(self) -> str:
-        return self.name or f"{Path(self.space).stem}-{Path(self.data).stem}"
+        return self.name or f"{Path(self.space).stem}-{Path(self.data).resolve().stem}"
 
     def objective_rows(self) -> tuple[Objective, ...]:
         return tuple(get_objective(name) for name in self.objectives)

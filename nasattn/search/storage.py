@@ -59,15 +59,12 @@ def check_storage(url: str, name: str, *, resume: bool) -> None:
     Writes nothing: a sqlite file that is not there stays absent.
     """
     file = sqlite_file(url)
-    if file and not file.exists():
-        if not file.parent.is_dir():
-            raise StudyError(f"storage {url!r}: there is no folder {file.parent}")
+    if file and file.parent.is_dir() and not file.exists():
         return
-    if not resume and _has_study(open_storage(url), name):
+    if _has_study(open_storage(url), name) and not resume:
         raise StudyError(
             f"study {name!r} is in {url} already; leave out --no-resume or give a --name"
         )
-    open_storage(url)
 
 
 @contextmanager

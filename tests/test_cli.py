@@ -1,0 +1,331 @@
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+from PIL import Image
+
+from nasattn.cli import main
+from nasattn.search.run import counts
+
+TINY_SPACE = """
+template:
+  stem: {width: 8}
+  stages:
+    - {depth: 1, width: 8}
+    - {depth: 1, width: 16, stride: 2}
+parameters:
+  stages.attention.kind: [none, eca, lam]
+  stages.*.kernel: [3, 5]
+"""
+# Two networks on a handful of digits: seconds.
+TINY = [
+    "search",
+    "--space",
+    "tiny.yaml",
+    "--resolution",
+    "8",
+    "--train-size",
+    "64",
+    "--epochs",
+    "1",
+]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test works in a folder of its own, with a cache of its own."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("NASATTN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "80")
+    Path("tiny.yaml").write_text(TINY_SPACE, encoding="utf-8")
+
+
+def nasattn(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run a command in this process; its exit status."""
+    monkeypatch.setattr(sys, "argv", ["nasattn", *arguments])
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        main()
+    except SystemExit as e:
+        return int(e.code or 0)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    return 0
+
+
+def start(*arguments: str) -> "subprocess.Popen[str]":
+    """Start a command in a process of its own."""
+    code = "from nasattn.cli import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+
+
+def write_folder(path: Path, *classes: str) -> None:
+    for i, name in enumerate(classes):
+        (path / name).mkdir(parents=True)
+        for j in range(10):
+            Image.new("RGB", (12, 12), (i * 90, j * 20, 99)).save(path / name / f"{j}.png")
+
+
+def test_a_search_ends_in_a_front_and_the_next_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nasattn(monkeypatch, *TINY, "--trials", "3") == 0
+    out = capsys.readouterr().out
+    assert "study tiny-digits: 3 networks of space tiny.yaml, seed 0, sampler tpe" in out
+    assert "data digits: 64 train, " in out
+    assert [f"{i}/3" in out for i in (1, 2, 3)] == [True] * 3
+    assert "tiny-digits: the Pareto front" in out
+    assert "nearer ranks are ties" in out
+    assert out.rstrip().endswith("look at it: nasattn dashboard")
+    rows = list(csv.DictReader(Path("runs/tiny-digits/front.csv").read_text().splitlines()))
+    front = json.loads(Path("runs/tiny-digits/front.json").read_text())
+    assert [row["network"] for row in rows] == [row["network"] for row in front["rows"]]
+    assert 0 <= float(rows[0]["top1"]) <= 1
+    table = out[out.index("the Pareto front") : out.index("written:")]
+    assert max(map(len, table.splitlines())) <= 80
+    # What is done is not done again.
+    assert nasattn(monkeypatch, *TINY, "--trials", "3") == 0
+    assert "has 3 trials already; --trials 15 for more" in capsys.readouterr().out
+
+
+def test_a_folder_of_pictures_with_limits_and_other_objectives(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folder(Path("pets/train"), "cat", "[red]dog")
+    Path("pets/train/cat/broken.png").write_bytes(b"not a picture")
+    arguments = ["search", "--space", "tiny.yaml", "--data", "pets", "--resolution", "8"]
+    arguments += ["--epochs", "1", "--trials", "2", "--objective", "top1", "--objective", "params"]
+    assert nasattn(monkeypatch, *arguments, "--constraint", "macs<=1e12", "--out", "results") == 0
+    out = capsys.readouterr().out
+    assert "broken.png" in out
+    assert "objectives top1, params with macs<=1e+12" in out
+    header = Path("results/front.csv").read_text().splitlines()[0]
+    assert "latency_ms" not in header
+    study = optuna.load_study(study_name="tiny-pets", storage="sqlite:///nasattn.db")
+    assert study.trials[0].constraints["macs<=1e+12"] <= 0
+
+
+def test_limits_that_nothing_keeps_end_early(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("nasattn.search.run.MAX_FREE_TRIALS", 3)
+    assert nasattn(monkeypatch, *TINY, "--trials", "2", "--constraint", "macs<=1") == 0
+    out = capsys.readouterr().out
+    assert "ended early: nothing new was proposed that keeps to the limits" in out
+    assert "no network finished yet" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["search", "--space", "mobil"], "unknown search space 'mobil'; did you mean 'mobile'"),
+        (
+            ["search", "--space", "typo.yaml"],
+            "unknown field 'paramters'; did you mean 'parameters'",
+        ),
+        (["search", "--space", "groups.yaml"], "groups: 3 does not divide 8 channels"),
+        (["search", "--study", "quick"], "unknown study 'quick'; known: mobile_quick"),
+        (["search", "--trials", "-5"], "n_trials: must be greater than 0, is -5"),
+        (["search", "--trials", "many"], "'--trials': 'many' is not a whole number"),
+        (["search", "--epochs", "0"], "recipe.epochs: must be greater than 0, is 0"),
+        (["search", "--tirals", "5"], "No such option: --tirals"),
+        (["search", "--recipe", "slow"], "unknown recipe 'slow'"),
+        (["search", "--resolution", "2"], "resolution: must be greater than or equal to 8, is 2"),
+        (["search", "--constraint", "flops<=1"], "unknown objective 'flops'"),
+        (["search", "--constraint", "macs"], "must be like 'macs<=120e6'"),
+        (["search", "--objective", "speed"], "unknown objective 'speed'"),
+        (["search", "--sampler", "best"], "unknown sampler 'best'; known: nsga2, random, tpe"),
+        (["search", "--device", "abacus"], "device 'abacus': cannot be used here"),
+        (["search", "--storage", "garbage.db"], "must be a database URL"),
+        (["search", "--storage", "sqlite:///garbage.db"], "not a database"),
+        (["search", "--storage", "sqlite:///no/such.db"], "there is no folder no"),
+        (["search", "--out", "garbage.db/x"], "garbage.db is a file, not a folder"),
+        (["search", "--data", "nowhere"], "nowhere"),
+        (["search", "--data", "empty"], "empty"),
+        (["search", "--data", "one"], "one"),
+        (["search", "--train-size", "3"], "train_size: must be at least 10"),
+        (["show", "lamb"], "unknown network 'lamb'; did you mean 'lam'"),
+        (["show", "garbage.json"], "cannot be read as JSON"),
+        (["show", "lam", "--resolution", "1"], "resolution: must be 4 or more, is 1"),
+        (["show", "lam", "--classes", "0"], "--classes: must be 1 or more, is 0"),
+        (["dashboard"], "there is no file nasattn.db; `nasattn search` makes one"),
+        (["serach"], "No such command 'serach'"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    Path("typo.yaml").write_text(TINY_SPACE.replace("parameters", "paramters"))
+    groups = TINY_SPACE.replace("[none, eca, lam]", "[sge]") + "  stages.attention.groups: [3]\n"
+    Path("groups.yaml").write_text(groups)
+    Path("garbage.db").write_bytes(b"no database at all, whatever its name may say" * 40)
+    Path("garbage.json").write_text("{")
+    Path("empty").mkdir()
+    write_folder(Path("one"), "cats")
+    before = sorted(Path.cwd().rglob("*"))
+    assert nasattn(monkeypatch, *arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("nasattn: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+    assert sorted(Path.cwd().rglob("*")) == before
+
+
+def test_other_settings_need_another_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nasattn(monkeypatch, *TINY, "--trials", "1") == 0
+    assert nasattn(monkeypatch, *TINY, "--trials", "1", "--seed", "1") == 2
+    assert "seed: 0 then, 1 now; give the new one a --name" in capsys.readouterr().err
+    assert nasattn(monkeypatch, *TINY, "--trials", "1", "--no-resume") == 2
+    assert "leave out --no-resume" in capsys.readouterr().err
+    assert nasattn(monkeypatch, *TINY, "--trials", "1", "--seed", "1", "--name", "b") == 0
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr("nasattn.cli.show.spaces_command", broken)
+    with pytest.raises(KeyError, match="a bug"):
+        nasattn(monkeypatch, "spaces")
+
+
+def test_spaces_lists_the_shipped_ones(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nasattn(monkeypatch, "spaces") == 0
+    out = capsys.readouterr().out
+    assert "mobile" in out
+    assert "lam_ladder" in out
+
+
+def test_show_counts_and_sets_published_figures_beside(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nasattn(monkeypatch, "show", "lam") == 0
+    out = capsys.readouterr().out
+    assert "2.21 M params, 120.75 M macs at 224x224, 1000 classes" in out
+    assert "published: top1 93.5 % (CIFAR-10; 000, Table 2)" in out
+    assert nasattn(monkeypatch, "show", "lam", "--json") == 0
+    Path("lam.json").write_text(capsys.readouterr().out)
+    assert nasattn(monkeypatch, "show", "lam.json", "--resolution", "32", "--classes", "10") == 0
+    assert "at 32x32, 10 classes" in capsys.readouterr().out
+
+
+def test_no_command_shows_the_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nasattn(monkeypatch) == 0
+    assert "search" in capsys.readouterr().out
+
+
+def wait_for(study_name: str, n: int, process: "subprocess.Popen[str]") -> None:
+    """Wait until a search has finished n trials."""
+    for _ in range(600):
+        if process.poll() is not None:
+            pytest.fail(f"the search ended by itself: {process.communicate()}")
+        try:
+            study = optuna.load_study(study_name=study_name, storage="sqlite:///nasattn.db")
+            running = study.get_trials(states=(TrialState.RUNNING,))
+            if running and sum(map(counts, study.trials)) >= n:
+                return
+        except Exception:  # the storage is being made
+            time.sleep(0.1)
+        time.sleep(0.1)
+    pytest.fail("the search did not get there")
+
+
+LONGER = [*TINY[:-4], "--train-size", "640", "--epochs", "4"]
+
+
+@pytest.mark.slow
+def test_kill_9_in_mid_trial_then_the_same_command() -> None:
+    process = start(*LONGER, "--trials", "4")
+    wait_for("tiny-digits", 2, process)
+    process.kill()
+    process.communicate()
+    study = optuna.load_study(study_name="tiny-digits", storage="sqlite:///nasattn.db")
+    done = [t.number for t in study.get_trials(states=(TrialState.COMPLETE,))]
+    running = [t.number for t in study.get_trials(states=(TrialState.RUNNING,))]
+    assert len(done) >= 2
+    assert len(running) == 1
+    again = start(*LONGER, "--trials", "4")
+    out, err = again.communicate()
+    assert again.returncode == 0, err
+    assert f"going on after {len(done)} trials" in out
+    study = optuna.load_study(study_name="tiny-digits", storage="sqlite:///nasattn.db")
+    assert sum(map(counts, study.trials)) == 4
+    assert study.trials[running[0]].state == TrialState.COMPLETE
+    new = [t.user_attrs["arch_id"] for t in study.trials if counts(t)]
+    assert len(set(new)) == len(new)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(stop: signal.Signals) -> None:
+    process = start(*LONGER, "--trials", "40")
+    wait_for("tiny-digits", 1, process)
+    process.send_signal(stop)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "stopped, nothing is lost; to go on: nasattn search --space tiny.yaml" in out
+    assert "the Pareto front" in out
+    assert "Traceback" not in err
+    study = optuna.load_study(study_name="tiny-digits", storage="sqlite:///nasattn.db")
+    assert not study.get_trials(states=(TrialState.RUNNING,))
+
+
+def test_dashboard_serves_the_studies_on_this_machine_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert nasattn(monkeypatch, *TINY, "--trials", "1") == 0
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert nasattn(monkeypatch, "dashboard", "--port", str(port)) == 2
+    process = start("dashboard", "--port", str(port))
+    try:
+        assert process.stdout
+        assert process.stdout.readline() == "studies: tiny-digits\n"
+        assert f"http://127.0.0.1:{port}/" in process.stdout.readline()
+        for _ in range(100):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies") as answer:
+                    studies = json.load(answer)
+                break
+            except OSError:
+                time.sleep(0.1)
+        assert "tiny-digits" in json.dumps(studies)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+
+
+def test_npz_data_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    images = rng.integers(0, 255, (60, 8, 8, 3), dtype=np.uint8)
+    np.savez("mine.npz", x_train=images, y_train=labels)
+    arguments = ["search", "--space", "tiny.yaml", "--data", "mine.npz", "--resolution", "8"]
+    assert nasattn(monkeypatch, *arguments, "--epochs", "1", "--trials", "1") == 0
+    assert Path("runs/tiny-mine/front.csv").is_file()

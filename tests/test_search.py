@@ -1,0 +1,311 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from nasattn.arch import Architecture
+from nasattn.errors import StudyError, UnknownNameError
+from nasattn.evaluate import Evaluation
+from nasattn.search import SAMPLERS, StudySpec, load_study_spec, open_study, run_search
+from nasattn.search.run import counts, is_new
+from nasattn.search.storage import artifact_dir, check_storage, open_storage
+from nasattn.space import SearchSpace
+from nasattn.testing import FakeEvaluator
+from nasattn.train import Epoch
+
+LADDER = SearchSpace.model_validate(  # a small space: each parameter costs sqlite a commit
+    {
+        "name": "ladder",
+        "template": "lam",
+        "parameters": {
+            "stages.0.depth": {"type": "int", "low": 1, "high": 3},
+            "stages.3.depth": {"type": "int", "low": 1, "high": 8},
+            "stages.*.kernel": [3, 5, 7],
+            "stages.*.attention.dense": [False, True],
+            "fusion.terms": [2, 3],
+            "head.hidden": [0, 256, 1037, 1152],
+        },
+        "baselines": ["lam", "lam_ladder"],
+    }
+).at_resolution(16)
+FEW = SearchSpace.model_validate(  # six networks
+    {
+        "name": "few",
+        "template": {"stem": {"width": 8}, "stages": [{"depth": 1, "width": 8}]},
+        "parameters": {"stages.0.width": [8, 16, 24], "stages.0.kernel": [3, 5]},
+    }
+)
+DIRECTIONS = {"top1": "maximize", "macs": "minimize"}
+
+
+class Quiet:
+    """A Watcher that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.spent: list[int] = []
+
+    def started(self, name: str, spent: int) -> None:
+        self.names.append(name)
+
+    def epoch(self, epoch: Epoch) -> None: ...
+
+    def finished(self, trial: FrozenTrial, spent: int) -> None:
+        self.spent.append(spent)
+
+
+class Search:
+    """A search in a folder, as often as it is called."""
+
+    def __init__(self, folder: Path, space: SearchSpace = LADDER, **settings: Any) -> None:
+        self.url = f"sqlite:///{folder}/s.db"
+        self.space = space
+        self.spec = StudySpec(objectives=("top1", "macs"), resolution=16, **settings)
+        self.watcher = Quiet()
+        self.finished = False
+
+    def __call__(self, evaluate: Callable[..., Evaluation], n_trials: int) -> list[FrozenTrial]:
+        spec = self.spec.model_copy(update={"n_trials": n_trials})
+        settings = spec.settings(self.space, "tiny", "hash")
+        with open_study(self.url, "s", DIRECTIONS, settings) as study:  # type: ignore[arg-type]
+            self.finished = run_search(
+                study,
+                spec,
+                self.space,
+                evaluate,
+                facts={"seed": 0},
+                artifacts=artifact_dir(self.url),
+                watcher=self.watcher,
+            )
+            return study.get_trials(deepcopy=False)
+
+    def trials(self) -> list[FrozenTrial]:
+        return optuna.load_study(study_name="s", storage=self.url).get_trials(deepcopy=False)
+
+
+def sequence(trials: list[FrozenTrial]) -> list[Any]:
+    return [(t.number, t.state, t.params, t.values, t.user_attrs.get("arch_id")) for t in trials]
+
+
+def test_baselines_run_first_and_the_budget_is_kept(tmp_path: Path) -> None:
+    search, fake = Search(tmp_path), FakeEvaluator()
+    trials = search(fake, 8)
+    assert [t.user_attrs.get("baseline") for t in trials[:4]] == [
+        "lam",
+        "lam_ladder",
+        None,
+        None,
+    ]
+    assert sum(map(counts, trials)) == 8 == len(fake.evaluated)
+    assert search.finished
+    assert search.watcher.spent == list(range(1, 9))
+
+
+def test_every_trial_says_what_it_was(tmp_path: Path) -> None:
+    trial = Search(tmp_path)(FakeEvaluator(), 1)[0]
+    arch_id = trial.user_attrs["arch_id"]
+    assert trial.user_attrs["baseline"] == "lam"
+    assert trial.user_attrs["seed"] == 0
+    assert trial.user_attrs["values"]["params"] == trial.user_attrs["values"]["macs"] / 10
+    assert LADDER.decode(trial.params).arch_id == arch_id
+    files = {p.read_text() for p in artifact_dir(f"sqlite:///{tmp_path}/s.db").iterdir()}
+    assert LADDER.decode(trial.params).to_json() + "\n" in files
+    assert any(text.startswith("epoch,loss,top1,seconds\n1,") for text in files)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_no_network_is_evaluated_twice_and_an_exhausted_space_ends_the_search(
+    tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nasattn.search.run.MAX_FREE_TRIALS", 30)
+    search, fake = Search(tmp_path, FEW, sampler=sampler), FakeEvaluator()
+    trials = search(fake, 50)
+    assert sorted(fake.evaluated) == sorted(set(fake.evaluated))
+    assert not search.finished
+    assert [is_new(t) for t in trials[-30:]] == [False] * 30
+    again = trials[-1]
+    first = trials[again.user_attrs["duplicate_of"]]
+    assert (again.values, again.state) == (first.values, first.state)
+
+
+def test_a_failed_network_counts_and_the_search_goes_on(tmp_path: Path) -> None:
+    bad = Search(tmp_path)(FakeEvaluator(), 1)[0].user_attrs["arch_id"]
+    other = tmp_path / "other"
+    other.mkdir()
+    trials = Search(other)(FakeEvaluator(fail={bad}), 4)
+    assert trials[0].state == TrialState.FAIL
+    assert trials[0].user_attrs["reason"] == "out of memory"
+    assert [t.state for t in trials[1:]] == [TrialState.COMPLETE] * 3
+
+
+def test_an_infeasible_network_is_recorded_and_does_not_count(tmp_path: Path) -> None:
+    bad = Search(tmp_path)(FakeEvaluator(), 1)[0].user_attrs["arch_id"]
+    other = tmp_path / "other"
+    other.mkdir()
+    fake = FakeEvaluator(infeasible={bad})
+    trials = Search(other)(fake, 4)
+    assert trials[0].state == TrialState.PRUNED
+    assert trials[0].constraints["macs<=0"] > 0
+    assert trials[0].user_attrs["values"]["macs"] > 0
+    assert len(trials) == 5
+    assert sum(map(counts, trials)) == 4
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_search_in_pieces_is_the_search_in_one_go(tmp_path: Path, sampler: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole = Search(tmp_path / "a", sampler=sampler)(FakeEvaluator(), 25)
+    pieces = Search(tmp_path / "b", sampler=sampler)
+    for n in (2, 3, 11, 25):
+        trials = pieces(FakeEvaluator(), n)
+    assert sequence(trials) == sequence(whole)
+
+
+def test_an_interrupted_trial_goes_back_in_the_queue_and_is_redone(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole = Search(tmp_path / "a")(FakeEvaluator(), 14)
+    search, fake = Search(tmp_path / "b"), FakeEvaluator()
+
+    def stops(arch: Architecture, on_epoch: Callable[[Epoch], None]) -> Evaluation:
+        if len(fake.evaluated) == 12:
+            raise KeyboardInterrupt
+        return fake(arch, on_epoch)
+
+    with pytest.raises(KeyboardInterrupt):
+        search(stops, 14)
+    assert [t.state for t in search.trials()[-1:]] == [TrialState.WAITING]
+    assert sequence(search(fake, 14)) == sequence(whole)
+    assert len(fake.evaluated) == 14
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.test_search import Search
+from nasattn.testing import FakeEvaluator
+
+class Killer(FakeEvaluator):
+    def __call__(self, arch, on_epoch):
+        if len(self.evaluated) == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(arch, on_epoch)
+
+Search(Path(sys.argv[1]))(Killer(), 14)
+"""
+
+
+def test_kill_9_in_mid_trial_loses_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole = Search(tmp_path / "a")(FakeEvaluator(), 14)
+    killed = [sys.executable, "-c", KILLED, str(tmp_path / "b"), "2"]
+    search = Search(tmp_path / "b")
+    for done in (2, 4):  # a second kill: two more finished since
+        process = subprocess.run(killed, check=False, cwd=Path(__file__).parents[1])
+        assert process.returncode == -9
+        states = [t.state for t in search.trials()]
+        assert states.count(TrialState.COMPLETE) == done
+        assert states.count(TrialState.RUNNING) == 1
+    fake = FakeEvaluator()
+    assert sequence(search(fake, 14)) == sequence(whole)
+    assert len(fake.evaluated) == 10
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    Search(tmp_path)(FakeEvaluator(), 1)
+    with pytest.raises(StudyError, match=r"settings differ: seed: 0 then, 1 now; .*--name"):
+        Search(tmp_path, seed=1)(FakeEvaluator(), 1)
+    longer = Search(tmp_path, recipe={"name": "quick", "epochs": 9})
+    with pytest.raises(StudyError, match=r"recipe.epochs: 4 then, 9 now"):
+        longer(FakeEvaluator(), 1)
+    with pytest.raises(StudyError, match=r"space\..* \(and \d+ more\)"):
+        Search(tmp_path, FEW)(FakeEvaluator(), 1)
+    assert len(Search(tmp_path).trials()) == 1 + 1  # one done, a baseline in the queue
+
+
+def test_a_study_that_is_not_ours_is_refused(tmp_path: Path) -> None:
+    optuna.create_study(study_name="s", storage=f"sqlite:///{tmp_path}/s.db")
+    with pytest.raises(StudyError, match="'s' was not made by nasattn"):
+        Search(tmp_path)(FakeEvaluator(), 1)
+
+
+def test_only_one_process_writes_to_a_storage(tmp_path: Path) -> None:
+    search = Search(tmp_path)
+
+    def second(arch: Architecture, on_epoch: Callable[[Epoch], None]) -> Evaluation:
+        with pytest.raises(StudyError, match="another process is writing to it"):
+            Search(tmp_path)(FakeEvaluator(), 1)
+        return FakeEvaluator()(arch, on_epoch)
+
+    assert counts(search(second, 1)[0])
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nasattn.db", "must be a database URL such as sqlite"),
+        ("sqlite:///{}/no/such/s.db", "there is no folder"),
+        ("sqlite:///{}/absent.db", "there is no file"),
+        ("sqlite:///{}/garbage.db", "cannot be used .*not a database"),
+        ("sqlite:///{}", "cannot be used"),
+        ("nosql://host/db", "cannot be used"),
+    ],
+)
+def test_an_unusable_storage_is_one_line(tmp_path: Path, url: str, message: str) -> None:
+    (tmp_path / "garbage.db").write_bytes(b"this is not a database, whatever its name says" * 50)
+    with pytest.raises(StudyError, match=message) as error:
+        open_storage(url.format(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_check_storage_writes_nothing(tmp_path: Path) -> None:
+    check_storage(f"sqlite:///{tmp_path}/s.db", "s", resume=True)
+    assert list(tmp_path.iterdir()) == []
+    Search(tmp_path)(FakeEvaluator(), 1)
+    with pytest.raises(StudyError, match="leave out --no-resume"):
+        check_storage(f"sqlite:///{tmp_path}/s.db", "s", resume=False)
+
+
+def test_a_study_file_is_laid_under_the_changes(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("recipe: {name: quick, epochs: 7}\nn_trials: 5\nconstraints: [macs<=1e6]\n")
+    spec = load_study_spec(str(path), {"recipe": {"train_size": 99}, "n_trials": 6})
+    assert (spec.recipe.epochs, spec.recipe.train_size, spec.n_trials) == (7, 99, 6)
+    assert spec.constraints == ("macs<=1e+06",)
+    assert spec.study_name == "mobile-digits"
+
+
+def test_the_quick_study_is_what_the_readme_says() -> None:
+    spec = load_study_spec("mobile_quick", {})
+    assert (spec.space, spec.data, spec.recipe.name) == ("mobile", "digits", "quick")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_trials": -3}, r"n_trials: must be greater than 0, is -3"),
+        ({"n_trials": 0}, r"n_trials: must be greater than 0"),
+        ({"seed": -1}, r"seed: must be greater than or equal to 0"),
+        ({"resolution": 4}, r"resolution: must be greater than or equal to 8"),
+        ({"objectives": ["top1", "speed"]}, r"unknown objective 'speed'"),
+        ({"objectives": ["top1", "top1"]}, r"each objective may be named once"),
+        ({"objectives": []}, r"objectives"),
+        ({"constraints": ["flops<=1"]}, r"unknown objective 'flops'"),
+        ({"sampler": "tpo"}, r"unknown sampler 'tpo'; did you mean 'tpe'"),
+        ({"recipe": "quik"}, r"unknown recipe 'quik'; did you mean 'quick'"),
+        ({"recipe": {"epochs": 0}}, r"recipe.epochs: must be greater than 0"),
+        ({"recipe": {"epoch": 3}}, r"unknown field 'recipe.epoch'; did you mean 'epochs'"),
+        ({"trials": 3}, r"unknown field 'trials'; did you mean 'n_trials'"),
+    ],
+)
+def test_wrong_study_settings_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises((StudyError, UnknownNameError), match=message) as error:
+        load_study_spec("mobile_quick", changes)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,280 @@
+import re
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nasattn.arch import Architecture, parse_architecture, replace_paths
+from nasattn.attention import ATTENTIONS
+from nasattn.baselines import BASELINES
+from nasattn.errors import ArchitectureError, SpaceError, UnknownNameError
+from nasattn.library import shipped
+from nasattn.space import SearchSpace, load_space
+from nasattn.testing import space_contract
+
+SPACES = {name: load_space(name) for name in shipped("search_spaces")}
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "template": {
+        "stem": {"width": 8},
+        "stages": [{"depth": 1, "width": 8}, {"depth": 2, "width": 16, "stride": 2}],
+    },
+    "parameters": {
+        "stages.attention.kind": ["none", "se", "lgam"],
+        "stages.attention.groups": [1, 2, 4],
+        "stages.*.kernel": [3, 5],
+        "stages.1.depth": {"type": "int", "low": 0, "high": 3},
+        "head.pooling": ["avg", "gem"],
+        "head.gem_learnable": [False, True],
+        "head.gem_p": {"type": "float", "low": 1, "high": 8},
+    },
+}
+
+
+def small(**changes: Any) -> SearchSpace:
+    return SearchSpace.model_validate(SMALL | changes)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_every_shipped_space_holds_to_the_contract(name: str) -> None:
+    space_contract(SPACES[name])
+
+
+@pytest.mark.parametrize("name", SPACES)
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=50, deadline=None)
+def test_decode_of_encode_is_the_same_network(name: str, seed: int) -> None:
+    space = SPACES[name]
+    arch = space.decode(space.sample(Random(seed)))
+    assert space.decode(space.encode(arch)) == arch
+
+
+@pytest.mark.parametrize("resolution", [8, 16, 32, 64, 224])
+def test_papers_networks_encode_into_the_mobile_space(resolution: int) -> None:
+    space = SPACES["mobile"].at_resolution(resolution)
+    assert space.baselines == ("lam", "lam_ladder", "mobilenet_v2")
+    for name in space.baselines:
+        arch = BASELINES[name].architecture.at_resolution(resolution)
+        assert space.decode(space.encode(arch, name)) == arch
+
+
+def test_mobile_offers_every_attention_kind() -> None:
+    kinds = next(p for p in SPACES["mobile"].free if p.name == "stages.0.attention.kind")
+    assert set(kinds.distribution.values()) == {"none", *ATTENTIONS}
+
+
+def test_parameters_exist_only_where_they_mean_something() -> None:
+    params = {
+        "stages.0.attention.kind": "se",
+        "stages.1.attention.kind": "lgam",
+        "stages.1.attention.groups": 2,
+        "stages.*.kernel": 5,
+        "stages.1.depth": 2,
+        "head.pooling": "gem",
+        "head.gem_learnable": True,
+    }
+    arch = small().decode(params)
+    assert small().encode(arch) == params
+    assert [s.attention.options.get("groups") for s in arch.stages] == [None, 2]
+    assert [s.kernel for s in arch.stages] == [5, 5]
+
+
+def test_depth_zero_leaves_the_last_stage_out_with_its_parameters() -> None:
+    params = {
+        "stages.0.attention.kind": "none",
+        "stages.1.depth": 0,
+        "stages.*.kernel": 3,
+        "head.pooling": "avg",
+    }
+    arch = small().decode(params)
+    assert len(arch.stages) == 1
+    assert small().encode(arch) == params
+
+
+def test_parameters_that_mean_nothing_are_not_looked_at() -> None:
+    params = {
+        "stages.0.attention.kind": "none",
+        "stages.0.attention.groups": 4,
+        "stages.1.depth": 0,
+        "stages.*.kernel": 3,
+        "head.pooling": "avg",
+        "head.gem_p": 5,
+    }
+    assert "stages.0.attention.groups" not in small().encode(small().decode(params))
+
+
+def test_the_more_exact_path_wins() -> None:
+    space = small(parameters={"stages.kernel": [3, 5], "stages.1.kernel": [7]})
+    assert [(p.name, p.distribution.values()) for p in space.free] == [
+        ("stages.0.kernel", (3, 5)),
+        ("stages.1.kernel", (7,)),
+    ]
+
+
+def test_suggest_asks_optuna_for_the_same_names() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    trial = study.ask()
+    params = small().suggest(trial)
+    assert trial.params == params
+    assert small().decode(trial.params) == small().decode(params)
+
+
+def test_an_enqueued_baseline_comes_back_as_itself() -> None:
+    space = SPACES["mobile"]
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(space.encode(BASELINES["lam"].architecture))
+    assert space.decode(space.suggest(study.ask())) == BASELINES["lam"].architecture
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"stages.9.kernel": 3}, r"no parameter 'stages.9.kernel'"),
+        ({}, r"parameter 'stages.1.depth' is missing"),
+        ({"stages.1.depth": 9}, r"stages.1.depth = 9, allowed: 0 to 3"),
+        ({"stages.1.depth": 1, "stages.*.kernel": 4}, r"kernel = 4, allowed: \[3, 5\]"),
+    ],
+)
+def test_decode_refuses_what_is_outside(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpaceError, match=message):
+        small().decode(params)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"stages.0.width": 24},
+            r"lam is outside space 'small': stages.0.width = 24, here always 8",
+        ),
+        ({"stages.0.kernel": 7}, r"kernel = 7, allowed: \[3, 5\]"),
+        ({"stages.0.kernel": 5}, r"stages.1.kernel = 3, here always 5"),
+        ({"stages.1.depth": 4}, r"stages.1.depth = 4, allowed: 0 to 3"),
+        ({"stages.1.attention.kind": "cbam"}, r"kind = 'cbam', allowed"),
+    ],
+)
+def test_encode_says_what_lies_outside(changes: dict[str, Any], message: str) -> None:
+    inside = small().template
+    with pytest.raises(SpaceError, match=message):
+        small().encode(replace_paths(inside, changes), "lam")
+
+
+def test_encode_refuses_more_stages_than_the_space_has() -> None:
+    tree = small().template.model_dump()
+    tree["stages"] = [*tree["stages"], {"depth": 1, "width": 16}]
+    with pytest.raises(SpaceError, match="stages has 3 entries, here always 2"):
+        small().encode(parse_architecture(tree))
+
+
+def test_named_template_and_readme_space_are_valid(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    text = next(block for block in blocks if block.startswith("template:"))
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    space = load_space(str(tmp_path / "mine.yaml"))
+    assert space.name == "mine"
+    assert space.template == BASELINES["mobilenet_v2"].architecture
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"paramters": {}}, r"unknown field 'paramters'; did you mean 'parameters'"),
+        ({"parameters": {}}, r"parameters: .*at least 1 item"),
+        ({"template": "lamb"}, r"unknown network 'lamb'; did you mean 'lam'"),
+        ({"template": {"stem": {"width": 8}}}, r"field 'template.stages' is missing"),
+        ({"baselines": ["lam"]}, r"lam is outside space 'mine'"),
+        ({"parameters": {"stages.kernal": [3]}}, r"'kernal' is unknown; did you mean 'kernel'"),
+        ({"parameters": {"stages.5.kernel": [3]}}, r"there are 2 stages, 0 to 1"),
+        ({"parameters": {"stages.kernel": [3, 4]}}, r"kernel: must be 3, 5 or 7, is 4"),
+        ({"parameters": {"stages.kernel": [3, 3]}}, r"names a value twice"),
+        ({"parameters": {"stages.kernel": []}}, r"at least 1 item"),
+        ({"parameters": {"stages.width": {"type": "int", "low": 8}}}, r"high' is missing"),
+        (
+            {"parameters": {"stages.width": {"type": "int", "low": 8, "high": 4}}},
+            r"low 8 must reach high 4",
+        ),
+        ({"parameters": {"stages.width": {"type": "integer", "low": 8}}}, r"'int'.*'float'"),
+        (
+            {"parameters": {"stages.kernel": [3], "stages.*.kernel": [5]}},
+            r"both set 'stages.0.kernel'",
+        ),
+        ({"parameters": {"stages.0.depth": [0, 1]}}, r"only the last stage may have depth 0"),
+        ({"parameters": {"head.gem_p": [1, 2]}}, r"head.gem_p: means nothing"),
+        (
+            {"parameters": {"stages.attention.kind": ["lgam"], "stages.attention.groups": [3]}},
+            r"groups: 3 does not divide 8 channels \(lgam before_add",
+        ),
+        (
+            # only the rare 8 * 1.5 = 12 hidden channels break it
+            {
+                "parameters": {
+                    "stages.attention.kind": ["none", "sge"],
+                    "stages.attention.placement": ["before_add", "after_spatial"],
+                    "stages.attention.groups": [1, 8],
+                    "stages.expansion": [1, 1.5],
+                }
+            },
+            r"8 does not divide 12 channels \(sge after_spatial, width 8, expansion 1.5\)",
+        ),
+    ],
+)
+def test_a_wrong_space_file_is_refused_in_one_line(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(SMALL | {"name": "mine"} | changes), encoding="utf-8")
+    with pytest.raises(SpaceError, match=message) as error:
+        load_space(str(path))
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a list", "must be a mapping of fields, is list"),
+        ("name: [", "not valid YAML"),
+        ("name: a\nname: b", r"mine.yaml:2: not valid YAML \(key 'name' is given twice\)"),
+        ("!!python/object/apply:os.system [ls]", "not valid YAML"),
+        ("name: \xff", "valid YAML|cannot be read|missing"),
+    ],
+)
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(SpaceError, match=message):
+        load_space(str(path))
+
+
+def test_an_unknown_space_names_the_known_ones() -> None:
+    with pytest.raises(
+        UnknownNameError, match="unknown search space 'mobil'; did you mean 'mobile'"
+    ):
+        load_space("mobil")
+
+
+def test_a_group_count_that_the_network_cannot_take_is_an_architecture_error() -> None:
+    with pytest.raises(ArchitectureError, match="16 does not divide the 24"):
+        replace_paths(
+            BASELINES["mobilenet_v2"].architecture,
+            {"stages.1.attention.kind": "sge", "stages.1.attention.groups": 16},
+        )
+
+
+def test_spaces_and_baselines_do_not_need_torch() -> None:
+    import subprocess
+    import sys
+
+    code = "import nasattn.space, nasattn.baselines, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_space_is_an_architecture_factory_of_its_own_kind() -> None:
+    assert isinstance(small().decode(small().sample(Random(1))), Architecture)
