@@ -16,7 +16,8 @@ from nasattn.data import ImageData
 from nasattn.errors import EvaluationError, StudyError
 from nasattn.model import build_model
 from nasattn.objectives import OBJECTIVES, Constraint, Cost, Objective
-from nasattn.train import Epoch, Recipe, train_model
+from nasattn.train.loop import Epoch, train_model
+from nasattn.train.recipe import Recipe
 
 State = Literal["complete", "infeasible", "failed"]
 OnEpoch = Callable[[Epoch], None]

@@ -17,7 +17,7 @@ from nasattn.data import ImageData, Split
 from nasattn.evaluate import Evaluation
 from nasattn.model import build_model
 from nasattn.space import SearchSpace
-from nasattn.train import Epoch
+from nasattn.train.loop import Epoch
 
 TOLERANCE = 1e-5  # of values of size 1, where only the order of the sums may differ
 MAPS = ((8, 8), (7, 7), (5, 9), (1, 1))  # even, odd, not square, one pixel

@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args, get_origin
 import numpy as np
 import pytest
 import torch
-from _pytest.mark import ParameterSet
 from numpy.typing import NDArray
 from timm.layers.cbam import CbamModule
 from timm.layers.eca import EcaModule
@@ -50,22 +49,26 @@ def other_values(annotation: Any, default: object) -> list[object]:
     raise NotImplementedError(f"say which values of an option of type {annotation} to test")
 
 
-def option_cases() -> list[ParameterSet]:
+def option_cases() -> list[tuple[str, dict[str, object]]]:
     """Each kind with its defaults, with each option changed alone, and with all of them changed."""
-    found = []
+    cases: list[tuple[str, dict[str, object]]] = []
     for kind, row in ATTENTIONS.items():
         others = {
             name: other_values(field.annotation, field.default)
             for name, field in row.options.model_fields.items()
         }
-        cases: list[dict[str, object]] = [{}]
-        cases += ({name: value} for name, values in others.items() for value in values)
+        cases.append((kind, {}))
+        cases += ((kind, {name: value}) for name, values in others.items() for value in values)
         if len(others) > 1:
-            cases.append({name: values[-1] for name, values in others.items()})
-        for options in cases:
-            text = ",".join(f"{name}={value}" for name, value in options.items())
-            found.append(pytest.param(kind, options, id=f"{kind}-{text or 'defaults'}"))
-    return found
+            cases.append((kind, {name: values[-1] for name, values in others.items()}))
+    return cases
+
+
+def case_id(value: object) -> str:
+    """'groups=2,bias=True' for options."""
+    if isinstance(value, dict):
+        return ",".join(f"{name}={option}" for name, option in value.items()) or "defaults"
+    return str(value)
 
 
 def randomised(module: nn.Module) -> nn.Module:
@@ -95,7 +98,7 @@ def rms(x: Tensor) -> float:
 # The registry
 
 
-@pytest.mark.parametrize(("kind", "options"), option_cases())
+@pytest.mark.parametrize(("kind", "options"), option_cases(), ids=case_id)
 def test_attention_contract_holds(kind: str, options: dict[str, object]) -> None:
     attention_contract(lambda channels: build_attention(kind, channels, **options))
 

@@ -9,7 +9,7 @@ from nasattn.errors import StudyError
 from nasattn.evaluate import Candidate, Setting, check_device, evaluate
 from nasattn.objectives import get_objective, parse_constraint
 from nasattn.testing import tiny_data
-from nasattn.train import Recipe
+from nasattn.train.recipe import Recipe
 
 TINY = parse_architecture({"stem": {"width": 8}, "stages": [{"depth": 1, "width": 8}]})
 RECIPE = Recipe(epochs=2, batch_size=8, lr=0.01)

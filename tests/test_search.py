@@ -11,12 +11,13 @@ from optuna.trial import FrozenTrial, TrialState
 from nasattn.arch import Architecture
 from nasattn.errors import StudyError, UnknownNameError
 from nasattn.evaluate import Evaluation
-from nasattn.search import SAMPLERS, StudySpec, load_study_spec, open_study, run_search
-from nasattn.search.run import counts, is_new
-from nasattn.search.storage import artifact_dir, check_storage, open_storage
+from nasattn.search.run import counts, is_new, run_search
+from nasattn.search.samplers import SAMPLERS
+from nasattn.search.spec import StudySpec, load_study_spec
+from nasattn.search.storage import artifact_dir, check_storage, open_storage, open_study
 from nasattn.space import SearchSpace
 from nasattn.testing import FakeEvaluator
-from nasattn.train import Epoch
+from nasattn.train.loop import Epoch
 
 LADDER = SearchSpace.model_validate(  # a small space: each parameter costs sqlite a commit
     {

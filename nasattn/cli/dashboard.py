@@ -1,7 +1,8 @@
 """`nasattn dashboard`: Optuna Dashboard on a storage, with its artifacts."""
 
-import socket
-import warnings
+import ipaddress
+from socketserver import ThreadingMixIn
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from optuna.artifacts import FileSystemArtifactStore
 from rich.console import Console
@@ -10,27 +11,38 @@ from nasattn.errors import StudyError
 from nasattn.search.storage import artifact_dir, open_storage
 
 
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True  # an open browser does not keep the command from ending
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log_message(self, *args: object) -> None:
+        """A page asks every few seconds; nobody wants a line for each."""
+
+
 def dashboard_command(storage: str, host: str, port: int) -> None:
     """Serve until Ctrl-C."""
     opened = open_storage(storage)
-    check_port(host, port)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna Dashboard's own deprecations
-        from optuna_dashboard import run_server
-    console = Console(highlight=False)
-    names = ", ".join(study.study_name for study in opened.get_all_studies()) or "none yet"
-    console.print(f"studies: {names}", markup=False)
-    console.print(f"open http://{host}:{port}/ (Ctrl-C ends it)")
-    run_server(
-        opened, host=host, port=port, artifact_store=FileSystemArtifactStore(artifact_dir(storage))
-    )
+    from optuna_dashboard import wsgi
 
-
-def check_port(host: str, port: int) -> None:
-    """StudyError where nothing can listen there."""
+    app = wsgi(opened, artifact_store=FileSystemArtifactStore(artifact_dir(storage)))
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     try:
-        with socket.create_server((host, port)):
-            pass
+        server = make_server(host, port, app, server_class=_Server, handler_class=_QuietHandler)
     except (OSError, OverflowError) as e:
         reason = getattr(e, "strerror", None) or e
         raise StudyError(f"cannot listen on {host}:{port} ({reason}); --port takes another") from e
+    names = ", ".join(study.study_name for study in opened.get_all_studies()) or "none yet"
+    console.print(f"studies: {names}")
+    if not _is_loopback(host):
+        console.print("anyone who reaches this machine can read and change them: no password")
+    console.print(f"open http://{host}:{port}/dashboard/ (Ctrl-C ends it)")
+    with server:
+        server.serve_forever()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

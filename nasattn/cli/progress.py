@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from nasattn.objectives import Objective
 from nasattn.search.run import counts, is_new
 from nasattn.search.spec import StudySpec
-from nasattn.train import Epoch
+from nasattn.train.loop import Epoch
 
 BASELINE = "★"
 WIDTH = 10  # of a column

@@ -19,10 +19,10 @@ from nasattn.errors import StudyError
 from nasattn.evaluate import Setting, check_device, evaluate
 from nasattn.library import shipped
 from nasattn.report import Front, read_front, write_front
-from nasattn.search import StudySpec, load_study_spec, open_study, run_search
 from nasattn.search.environment import environment
-from nasattn.search.run import counts
-from nasattn.search.storage import DEFAULT_STORAGE, artifact_dir, check_storage
+from nasattn.search.run import counts, run_search
+from nasattn.search.spec import StudySpec, load_study_spec
+from nasattn.search.storage import DEFAULT_STORAGE, artifact_dir, check_storage, open_study
 from nasattn.space import SearchSpace, load_space
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
 from optuna.trial import Trial
 
-from nasattn.train import Epoch
+from nasattn.train.loop import Epoch
 
 
 def attach(trial: Trial, files: Mapping[str, str], folder: Path) -> None:

@@ -16,7 +16,7 @@ from nasattn.search.artifacts import attach, curve_csv
 from nasattn.search.samplers import make_sampler
 from nasattn.search.spec import StudySpec
 from nasattn.space import SearchSpace
-from nasattn.train import Epoch
+from nasattn.train.loop import Epoch
 
 Evaluate = Callable[[Architecture, Callable[[Epoch], None]], Evaluation]
 
@@ -161,6 +161,6 @@ def _attributes(evaluation: Evaluation) -> dict[str, Any]:
         "values": evaluation.values,
         "reason": evaluation.reason,
         "seconds": round(evaluation.seconds, 3),
-        "curve": [[epoch.loss, epoch.top1] for epoch in evaluation.curve],
+        "curve": [[round(epoch.loss, 5), round(epoch.top1, 5)] for epoch in evaluation.curve],
         "latency": asdict(evaluation.latency) if evaluation.latency else None,
     }
