@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from nasattn.attention.table import ATTENTIONS
-from nasattn.errors import ArchitectureError, UnknownNameError, hint
+from nasattn.attention.table import ATTENTIONS, get_kind
+from nasattn.errors import ArchitectureError, hint
 from nasattn.spec import Spec, parse, spec_in
 
 Stride = Literal[1, 2]
@@ -49,9 +49,9 @@ class AttentionSpec(Part):
     @classmethod
     def means(cls, node: Mapping[str, Any], field: str) -> bool:
         kind = node.get("kind", "none")
-        if field == "kind" or kind not in ATTENTIONS:
+        if field == "kind" or kind == "none":
             return field == "kind"
-        return field in cls.model_fields or field in ATTENTIONS[kind].options.model_fields
+        return field in cls.model_fields or field in get_kind(kind).options.model_fields
 
     @model_validator(mode="before")
     @classmethod
@@ -61,18 +61,17 @@ class AttentionSpec(Part):
         kind = node.get("kind", "none")
         if kind == "none":
             return {"kind": kind}
-        if kind not in ATTENTIONS:
-            raise UnknownNameError("attention", kind, known=[*ATTENTIONS, "none"])
+        row = get_kind(kind)
         fields = {k: v for k, v in node.items() if k in cls.model_fields}
         options = {k: v for k, v in node.items() if k not in cls.model_fields}
-        return fields | ATTENTIONS[kind].normalise(options, f"attention {kind!r}")
+        return fields | row.normalise(options, f"attention {kind!r}")
 
     @property
     def options(self) -> dict[str, Any]:
         """Every option of the kind, defaults included."""
         if self.kind == "none":
             return {}
-        return ATTENTIONS[self.kind].options(**(self.model_extra or {})).model_dump()
+        return ATTENTIONS[self.kind].defaults | (self.model_extra or {})
 
 
 class StemSpec(Part):

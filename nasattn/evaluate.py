@@ -13,7 +13,7 @@ from nasattn.arch import Architecture
 from nasattn.baselines import get_baseline
 from nasattn.cost import Latency, LatencyMeter, count_macs, count_params
 from nasattn.data import ImageData
-from nasattn.errors import EvaluationError, StudyError
+from nasattn.errors import StudyError
 from nasattn.model import build_model
 from nasattn.objectives import OBJECTIVES, Constraint, Cost, Objective
 from nasattn.train.loop import Epoch, train_model
@@ -150,7 +150,7 @@ def evaluate(
                 state = "complete" if cost == Cost.TRAINED else "infeasible"
                 reason = f"breaks {', '.join(broken)}"
                 break
-    except (EvaluationError, RuntimeError, MemoryError) as e:
+    except (RuntimeError, ValueError, MemoryError) as e:  # torch's, and our EvaluationError
         state, reason = "failed", _one_line(e)
     return Evaluation(
         state,

@@ -1,7 +1,7 @@
 """Attention modules: the contract over the whole registry, and each formula on its own."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
@@ -27,15 +27,6 @@ from nasattn.testing import attention_contract
 Array = NDArray[np.float64]
 
 RESNET18_WIDTHS = (64, 128, 256, 512)  # two blocks each
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny tensors on a busy machine: several threads wait for each other ten times longer."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def other_values(annotation: Any, default: object) -> list[object]:

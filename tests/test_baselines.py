@@ -1,6 +1,5 @@
 """The papers' networks: parameters and multiply-adds by hand, map sizes, small pictures."""
 
-from collections.abc import Iterator
 from math import prod
 
 import pytest
@@ -14,15 +13,6 @@ from nasattn.baselines.mobile import LAM_LADDER
 from nasattn.cost import count_macs, count_params
 from nasattn.errors import UnknownNameError
 from nasattn.model import Network, build_model
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny tensors on a busy machine: several threads wait for each other ten times longer."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def weightless(arch: Architecture) -> Network:

@@ -1,6 +1,5 @@
 """Counts by hand; the latency meter on a clock that only the networks move."""
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -12,16 +11,6 @@ from nasattn.arch import parse_architecture
 from nasattn.attention import build_attention
 from nasattn.cost import LatencyMeter, count_macs, count_params
 from nasattn.model import build_model
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny tensors on a busy machine: several threads wait for each other ten times longer."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
 
 # Parameters
 

@@ -1,7 +1,5 @@
 """Pooling, inverted residuals and fusion, against numpy, torchvision and the formula."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -25,15 +23,6 @@ from nasattn.model import build_model
 
 Array = NDArray[np.float64]
 EPS = 1e-6  # GeM's floor
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny tensors on a busy machine: several threads wait for each other ten times longer."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def maps(*shape: int) -> Tensor:

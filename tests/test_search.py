@@ -283,6 +283,12 @@ def test_a_study_file_is_laid_under_the_changes(tmp_path: Path) -> None:
     assert spec.study_name == "mobile-digits"
 
 
+def test_a_change_of_the_recipe_keeps_the_rest_of_it() -> None:
+    spec = load_study_spec(None, {"recipe": {"epochs": 6}})
+    assert spec.recipe == load_study_spec(None, {}).recipe.model_copy(update={"epochs": 6})
+    assert spec.recipe.name == "quick"
+
+
 def test_the_quick_study_is_what_the_readme_says() -> None:
     spec = load_study_spec("mobile_quick", {})
     assert (spec.space, spec.data, spec.recipe.name) == ("mobile", "digits", "quick")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def eca_kernel(channels: int) -> int:
-    """ECA-Net's kernel for a width: the odd number at or just above |log2(C) / 2 + 1 / 2|."""
+    """ECA-Net's kernel for a width: the whole part of log2(C) / 2 + 1 / 2, or one more if even."""
     t = int(abs(math.log2(channels) / 2 + 0.5))
     return t if t % 2 else t + 1
 

@@ -16,8 +16,8 @@ class LightGroupAttn(nn.Module):
     (batch norm without scale and shift, which keeps the counts of paper 002's Table 1).
     Source: paper 002, equations (2) to (7), where carry and the spatial reduce are sums. With a
     sum the ladder grows by 1.5 to 2 a group (an output spread of 16 for G = 8, 4.5e6 for G = 32),
-    and the summed spatial gate is 1 nearly everywhere; `mean` keeps the ladder bounded and the
-    gate informative, and is our default. carry="sum", spatial_reduce="sum" is the paper's text.
+    and the summed spatial gate is 1 nearly everywhere. Our default is `mean`: the ladder grows
+    with G at most, and the gate informs. carry="sum", spatial_reduce="sum" is the paper's text.
     Neither of the paper's gates can fall below one half; relu_before_sigmoid=False lifts that.
     """
 

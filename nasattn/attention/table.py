@@ -28,6 +28,11 @@ class AttentionKind:
             exclude_defaults=True
         )
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Every option at its default."""
+        return self.options().model_dump()
+
     def load(self) -> "type[nn.Module]":
         """The module class (imports torch)."""
         module, name = self.target.split(":")
@@ -100,7 +105,16 @@ def build_attention(kind: str, channels: int, **options: object) -> "nn.Module":
     Raises UnknownNameError for a kind that is not in ATTENTIONS, ArchitectureError for an
     option that the kind does not have or cannot take.
     """
-    if kind not in ATTENTIONS:
+    row = get_kind(kind)
+    given = row.normalise(options, f"attention {kind!r}")
+    groups = given.get("groups", row.defaults.get("groups", 1))
+    if channels % groups:
+        raise ArchitectureError(f"attention {kind!r}: {groups} groups do not divide {channels}")
+    return row.load()(channels, **given)
+
+
+def get_kind(kind: object) -> AttentionKind:
+    """A row of ATTENTIONS; raises UnknownNameError."""
+    if not isinstance(kind, str) or kind not in ATTENTIONS:
         raise UnknownNameError("attention", kind, known=ATTENTIONS)
-    row = ATTENTIONS[kind]
-    return row.load()(channels, **row.normalise(options, f"attention {kind!r}"))
+    return ATTENTIONS[kind]

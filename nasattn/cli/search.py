@@ -106,7 +106,7 @@ def run(
         console.print(f"going on after {done} trials")
     setting = replace(setting, reference_ms=prepare(study, setting))
     facts = {
-        "recipe_id": spec.recipe.recipe_id(setting.data.content_hash),
+        "recipe_id": spec.recipe.recipe_id(setting.data.content_hash, mirror=setting.data.mirror),
         "seed": spec.seed,
         "device": spec.device,
     }

@@ -1,6 +1,1 @@
-"""Training: recipes as values, and one loop."""
-
-from nasattn.train.loop import Epoch, evaluate_top1, train_model
-from nasattn.train.recipe import RECIPES, Recipe
-
-__all__ = ["RECIPES", "Epoch", "Recipe", "evaluate_top1", "train_model"]
+"""Training: `recipe` says how as a value, without torch; `loop` does it."""

@@ -49,7 +49,11 @@ SCHEDULES: dict[str, Callable[[Optimizer, Recipe, int], LRScheduler]] = {
     "constant": lambda opt, r, n: ConstantLR(opt, factor=1.0),
     "cosine": lambda opt, r, n: CosineAnnealingLR(opt, T_max=r.epochs * n),
     "onecycle": lambda opt, r, n: OneCycleLR(
-        opt, max_lr=r.lr, total_steps=r.epochs * n, cycle_momentum=False
+        # A cycle of one step would take its last lr, a 250,000th of the highest.
+        opt,
+        max_lr=r.lr,
+        total_steps=max(r.epochs * n, 2),
+        cycle_momentum=False,
     ),
     "plateau": lambda opt, r, n: ReduceLROnPlateau(opt, factor=0.1, patience=10),
     "step": lambda opt, r, n: StepLR(opt, step_size=r.step_epochs * n, gamma=0.1),
@@ -72,7 +76,7 @@ def train_model(
     rng = Generator().manual_seed(seed)
     images, labels = to_tensors(subset(data.train, recipe.train_size), device)
     normalise = Normalise.of(images)
-    strengths = recipe.augmentation.model_dump() | ({} if data.mirror else {"flip": 0.0})
+    strengths = recipe.strengths(mirror=data.mirror)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batch_size = min(recipe.batch_size, len(images))
     steps = len(images) // batch_size
@@ -133,11 +137,17 @@ def to_tensors(split: Split, device: str) -> tuple[Tensor, Tensor]:
 def evaluate_top1(
     model: nn.Module, split: Split, normalise: Normalise, *, device: str = "cpu"
 ) -> float:
-    """The share of pictures whose highest logit is their class."""
+    """The share of pictures whose highest logit is their class.
+
+    Raises EvaluationError when a logit is not a number.
+    """
     model.eval()
     images, labels = to_tensors(split, device)
     right = 0
     pairs = zip(torch.split(images, EVAL_BATCH), torch.split(labels, EVAL_BATCH), strict=True)
     for x, y in pairs:
-        right += int((model(normalise(to_float(x))).argmax(1) == y).sum())
+        logits = model(normalise(to_float(x)))  # (B, classes)
+        if logits.isnan().any():  # argmax would take nan for the highest
+            raise EvaluationError("the network's outputs are not numbers")
+        right += int((logits.argmax(1) == y).sum())
     return right / len(labels)

@@ -38,9 +38,15 @@ class Recipe(Spec):
     augmentation: Augmentation = Augmentation()
     train_size: PositiveInt | None = None  # train on so many pictures, the same share of each class
 
-    def recipe_id(self, data_hash: str) -> str:
+    def strengths(self, *, mirror: bool) -> dict[str, float]:
+        """The augmentation by step; no flip where a mirrored picture would change its class."""
+        return self.augmentation.model_dump() | ({} if mirror else {"flip": 0.0})
+
+    def recipe_id(self, data_hash: str, *, mirror: bool) -> str:
         """12 hex digits for these settings on these pictures; the recipe's name is no part."""
-        text = self.model_dump_json(exclude_defaults=True, exclude={"name"}) + data_hash
+        settings = self.model_dump_json(exclude_defaults=True, exclude={"name", "augmentation"})
+        steps = sorted(self.strengths(mirror=mirror).items())
+        text = f"{settings} {[step for step in steps if step[1]]} {data_hash}"
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -106,16 +112,19 @@ RECIPES: dict[str, Recipe] = {
 
 
 def from_named(value: Any) -> Any:
-    """Plain data of a recipe: `quick` or `{name: quick, epochs: 8}` start from a row of RECIPES.
+    """Plain data of a recipe: `lam` or `{name: lam, epochs: 8}` start from a row of RECIPES.
 
-    Raises UnknownNameError; the fields are checked where the data are parsed as a Recipe.
+    Without a name they start from `quick`; one that is called `own` starts from nothing. Raises
+    UnknownNameError; the fields are checked where the data are parsed as a Recipe.
     """
     if isinstance(value, str):
         value = {"name": value}
-    if not isinstance(value, dict) or value.get("name", "own") == "own":
+    if not isinstance(value, dict) or value.get("name") == "own":
         return value
-    if value["name"] not in RECIPES:
-        raise UnknownNameError("recipe", value["name"], known=RECIPES)
-    base = RECIPES[value["name"]].model_dump()
-    changed = {**base.pop("augmentation"), **value.get("augmentation", {})}
+    name, changed = value.get("name", "quick"), value.get("augmentation", {})
+    if not isinstance(name, str) or name not in RECIPES:
+        raise UnknownNameError("recipe", name, known=[*RECIPES, "own"])
+    base = RECIPES[name].model_dump()
+    if isinstance(changed, dict):
+        changed = base["augmentation"] | changed
     return base | value | {"augmentation": changed}
