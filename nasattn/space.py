@@ -9,19 +9,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from nasattn.arch import (
-    Architecture,
-    AttentionSpec,
-    get_path,
-    is_active,
-    parse_architecture,
-    path_order,
-    set_path,
-)
+from nasattn.arch import Architecture, AttentionSpec, parse_architecture
 from nasattn.baselines import get_baseline
 from nasattn.distributions import Categorical, Distribution, FloatRange, IntRange, draw
 from nasattn.errors import ArchitectureError, SpaceError
 from nasattn.library import find_file
+from nasattn.paths import get_path, is_active, path_order, set_path
 from nasattn.spec import Spec, parse, read_yaml
 
 if TYPE_CHECKING:

@@ -5,17 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from nasattn.arch import (
-    Architecture,
-    AttentionSpec,
-    HeadSpec,
-    get_path,
-    is_active,
-    parse_architecture,
-    replace_paths,
-)
+from nasattn.arch import Architecture, AttentionSpec, HeadSpec, parse_architecture
 from nasattn.errors import ArchitectureError
 from nasattn.model import build_model
+from nasattn.paths import get_path, is_active, replace_paths
 from tests.strategies import architectures
 
 PLAIN: dict[str, Any] = {

@@ -16,6 +16,7 @@ FLOORS = [
     ["spec", "files", "library"],
     ["attention.table", "attention"],
     ["arch", "distributions"],
+    ["paths"],
     ["baselines"],
     ["space"],
     ["attention.*"],

@@ -9,11 +9,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nasattn.arch import Architecture, parse_architecture, replace_paths
+from nasattn.arch import Architecture, parse_architecture
 from nasattn.attention import ATTENTIONS
 from nasattn.baselines import BASELINES
 from nasattn.errors import ArchitectureError, SpaceError, UnknownNameError
 from nasattn.library import shipped
+from nasattn.paths import replace_paths
 from nasattn.space import SearchSpace, load_space
 from nasattn.testing import space_contract
 

@@ -76,6 +76,7 @@ def search(
         list[str] | None, name_of("A limit such as 'macs<=120e6'; repeatable.", "LIMIT")
     ] = None,
     device: Annotated[str | None, name_of("cpu, cuda, cuda:1, ... [cpu]")] = None,
+    threads: Annotated[int | None, number("Processor threads to train with. [1]")] = None,
     storage: Storage = DEFAULT_STORAGE,
     out: Annotated[Path | None, name_of("Folder for results. [runs/STUDY]", "FOLDER")] = None,
     resume: Annotated[
@@ -96,6 +97,7 @@ def search(
         "objectives": objective or None,
         "constraints": constraint or None,
         "device": device,
+        "threads": threads,
     }
     training = {"name": recipe, "epochs": epochs, "train_size": train_size}
     changes["recipe"] = {k: v for k, v in training.items() if v is not None} or None

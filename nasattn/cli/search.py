@@ -42,6 +42,7 @@ def search_command(
     space = load_space(spec.space)
     limits = spec.limits(space)
     check_device(spec.device)
+    torch.set_num_threads(spec.threads)
     folder = check_folder(out or Path("runs") / spec.study_name)
     check_storage(storage, spec.study_name, resume=resume)
     data = load_with_progress(console, spec.data, spec.resolution, cache_dir)
@@ -82,7 +83,7 @@ def plan(spec: StudySpec, data: ImageData) -> str:
         f"data {data.name}: {size:,} train, {len(data.val_search):,} val-search pictures of "
         f"{data.resolution}x{data.resolution}, {len(data.classes)} classes\n"
         f"recipe {spec.recipe.name}, {spec.recipe.epochs} epochs, {spec.device}, "
-        f"{torch.get_num_threads()} threads; objectives {', '.join(spec.objectives)}{limits}"
+        f"threads {spec.threads}; objectives {', '.join(spec.objectives)}{limits}"
     )
 
 
@@ -109,6 +110,7 @@ def run(
         "recipe_id": spec.recipe.recipe_id(setting.data.content_hash, mirror=setting.data.mirror),
         "seed": spec.seed,
         "device": spec.device,
+        "threads": spec.threads,
     }
     try:
         with SearchProgress(console, study, spec, setting.objectives) as progress:

@@ -1,5 +1,6 @@
 """What a study ran on: versions and machine, as plain data."""
 
+import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -10,14 +11,14 @@ PACKAGES = ("nasattn", "torch", "torchvision", "optuna", "numpy")
 
 
 def environment() -> dict[str, str]:
-    """Versions, processor, threads and accelerator of this process."""
+    """Versions, processor and accelerator of this machine."""
     found = {name: version(name) for name in PACKAGES}
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return found | {
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": _processor(),
-        "threads": str(torch.get_num_threads()),
+        "cores": str(os.cpu_count()),
         "gpu": gpu,
     }
 

@@ -32,6 +32,7 @@ class StudySpec(Spec):
     objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("top1", "macs", "latency_ms")
     constraints: tuple[str, ...] = ()
     device: str = "cpu"
+    threads: PositiveInt = 1  # of the processor; on a busy machine one is faster than several
 
     @field_validator("objectives")
     @classmethod
@@ -68,7 +69,7 @@ class StudySpec(Spec):
 
     def settings(self, space: SearchSpace, data_name: str, data_hash: str) -> dict[str, Any]:
         """All that must be equal for a stored study to be gone on with, as plain data."""
-        own = self.model_dump(mode="json", exclude={"name", "description", "n_trials"})
+        own = self.model_dump(mode="json", exclude={"name", "description", "n_trials", "threads"})
         where = space.model_dump(mode="json", exclude={"description"})
         return own | {"space": where, "data": data_name, "data_hash": data_hash}
 

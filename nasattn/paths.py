@@ -1,0 +1,87 @@
+"""Dotted paths such as `stages.2.attention.kind`: reading and setting one field of a network."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from nasattn.arch import Architecture, AttentionSpec, Part, parse_architecture
+from nasattn.attention.table import ATTENTIONS
+from nasattn.errors import ArchitectureError, hint
+from nasattn.spec import spec_in
+
+
+def replace_paths(arch: Architecture, values: Mapping[str, object]) -> Architecture:
+    """`arch` with the fields at dotted paths (`stages.2.attention.kind`) set to new values."""
+    tree = arch.model_dump()
+    for path, value in values.items():
+        set_path(tree, path, value)
+    return parse_architecture(tree)
+
+
+def _walk(tree: Mapping[str, Any], path: str) -> Iterator[tuple[type[Part], Any, str]]:
+    """(part, its plain data, the next step) along a dotted path, list indices passed over."""
+    part: type[Part] = Architecture
+    node: Any = tree
+    for step in path.split("."):
+        if isinstance(node, list | tuple):
+            if not step.isdigit() or int(step) >= len(node):
+                raise ArchitectureError(
+                    f"no field {path!r}: there are {len(node)} stages, 0 to {len(node) - 1}"
+                )
+            node = node[int(step)]
+            continue
+        if not isinstance(node, Mapping):
+            raise ArchitectureError(f"no field {path!r}: {step!r} would be inside a plain value")
+        if step not in (known := known_fields(part)):
+            raise ArchitectureError(f"no field {path!r}: {step!r} is unknown; {hint(step, known)}")
+        yield part, node, step
+        field = part.model_fields.get(step)
+        inner = field and spec_in(field.annotation)
+        part = inner if inner and issubclass(inner, Part) else part
+        node = node.get(step)
+
+
+def known_fields(part: type[Part]) -> list[str]:
+    """Names of a part's fields in their order; for attention, the options of every kind too."""
+    fields = list(part.model_fields)
+    if part is AttentionSpec:
+        options = (o for row in ATTENTIONS.values() for o in row.options.model_fields)
+        fields += dict.fromkeys(options)
+    return fields
+
+
+def is_active(tree: Mapping[str, Any], path: str) -> bool:
+    """Whether the field at `path` means anything in an architecture's plain data."""
+    return all(part.means(node, step) for part, node, step in _walk(tree, path))
+
+
+def path_order(tree: Mapping[str, Any], path: str) -> tuple[int, ...]:
+    """A sort key: fields in the order of their parts, what decides first, then by stage."""
+    fields = [known_fields(part).index(step) for part, _, step in _walk(tree, path)]
+    return (*fields, *(int(step) for step in path.split(".") if step.isdigit()))
+
+
+def get_path(arch: Architecture, path: str) -> Any:
+    """The value of one field; None where the network has no such stage."""
+    value: Any = arch
+    for step in path.split("."):
+        if isinstance(value, tuple):
+            if int(step) >= len(value):
+                return None
+            value = value[int(step)]
+        elif isinstance(value, AttentionSpec) and step not in AttentionSpec.model_fields:
+            value = value.options.get(step)
+        else:
+            value = getattr(value, step)
+    return value
+
+
+def set_path(tree: dict[str, Any], path: str, value: object) -> None:
+    """Set one field of an architecture's plain data; ArchitectureError when there is none.
+
+    A new attention kind leaves the options of the old kind behind, but keeps the placement.
+    """
+    *_, (part, node, field) = _walk(tree, path)
+    if part is AttentionSpec and field == "kind":
+        for option in node.keys() - AttentionSpec.model_fields.keys():
+            del node[option]
+    node[field] = value
