@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from nasattn.attention.table import ATTENTIONS, get_kind
-from nasattn.errors import ArchitectureError
+from nasattn.attention.table import ATTENTIONS, all_options, get_kind
+from nasattn.errors import ArchitectureError, UnknownNameError
 from nasattn.spec import Spec, parse
 
 Stride = Literal[1, 2]
@@ -18,7 +18,10 @@ SMALLEST_LAST_MAP = 4  # pixels; see Architecture.at_resolution
 
 
 class Part(Spec):
-    """A piece of an architecture. Fields that mean nothing beside the others are left out."""
+    """A piece of an architecture. Fields that mean nothing beside the others are left out.
+
+    A default never changes once released: what is left out of the canonical JSON stands for it.
+    """
 
     @classmethod
     def means(cls, node: Mapping[str, Any], field: str) -> bool:
@@ -60,6 +63,9 @@ class AttentionSpec(Part):
             return node
         kind = node.get("kind", "none")
         if kind == "none":
+            known = [*cls.model_fields, *all_options()]
+            for name in node.keys() - set(known):
+                raise UnknownNameError("attention option", name, known)
             return {"kind": kind}
         row = get_kind(kind)
         fields = {k: v for k, v in node.items() if k in cls.model_fields}
@@ -124,7 +130,7 @@ class FusionSpec(Part):
 
 
 class HeadSpec(Part):
-    """[1x1 convolution to `conv_width`] - [fusion] - pooling - [linear `hidden`] - linear classes.
+    """[1x1 convolution to `conv_width`] - [fusion] - pooling - [linear `hidden`] - classifier.
 
     A width of 0 leaves the part out. `gem_p` is GeM's power; a learnable one starts at 3.
     """
@@ -147,7 +153,9 @@ class Architecture(Part):
     """A whole network but for the number of classes: stem, stages, fusion, head.
 
     Equal networks are equal values: inactive fields are dropped, types coerced, a stage of
-    depth 0 is no stage. Raises (through `parse`) ArchitectureError where the parts do not fit.
+    depth 0 is no stage, and attention after a stage of one block without a shortcut stands
+    before the add that is not there. Raises (through `parse`) ArchitectureError where the parts
+    do not fit.
     """
 
     stem: StemSpec
@@ -163,6 +171,18 @@ class Architecture(Part):
             return node
         kept = [s for s in node["stages"] if not (isinstance(s, Mapping) and s.get("depth") == 0)]
         return {**node, "stages": kept}
+
+    @model_validator(mode="after")
+    def _settle_placements(self) -> Self:
+        stages = []
+        for in_chs, stage in self.with_in_chs():
+            attention = stage.attention
+            one_block = stage.depth == 1 and not (stage.stride == 1 and stage.width == in_chs)
+            if attention.placement == "after_stage" and one_block:
+                attention = attention.model_copy(update={"placement": "before_add"})
+            stages.append(stage.model_copy(update={"attention": attention}))
+        self.__dict__["stages"] = tuple(stages)  # frozen to everyone else
+        return self
 
     @model_validator(mode="after")
     def _check_parts(self) -> Self:

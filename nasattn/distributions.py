@@ -1,5 +1,6 @@
 """The values a parameter may take: Optuna's distributions in their short JSON form, typed."""
 
+import math
 from random import Random
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -54,11 +55,11 @@ class IntRange(Spec):
             raise ValueError("log: needs step 1 and low >= 1")
         return self
 
-    def values(self) -> tuple[Scalar, ...]:
-        return tuple(range(self.low, self.high + 1, self.step))
+    def values(self) -> range:
+        return range(self.low, self.high + 1, self.step)
 
     def contains(self, value: object) -> bool:
-        return value in range(self.low, self.high + 1, self.step)
+        return value in self.values()
 
     def suggest(self, trial: "BaseTrial", name: str) -> Any:
         return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
@@ -86,7 +87,10 @@ class FloatRange(Spec):
         return (self.low, self.high)
 
     def contains(self, value: object) -> bool:
-        return isinstance(value, int | float) and self.low <= value <= self.high
+        if not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return False
+        steps = 0.0 if self.step is None else (value - self.low) / self.step
+        return math.isclose(steps, round(steps), abs_tol=1e-9)
 
     def suggest(self, trial: "BaseTrial", name: str) -> Any:
         return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
@@ -103,7 +107,12 @@ Distribution = Annotated[
 
 
 def draw(distribution: Categorical | IntRange | FloatRange, rng: Random) -> Scalar:
-    """A uniform draw."""
+    """A uniform draw (also where the sampler would draw by ratio)."""
     if isinstance(distribution, FloatRange):
-        return rng.uniform(distribution.low, distribution.high)
+        low, high, step = distribution.low, distribution.high, distribution.step
+        return (
+            rng.uniform(low, high)
+            if step is None
+            else low + step * rng.randint(0, int((high - low) / step + 1e-9))
+        )
     return rng.choice(distribution.values())

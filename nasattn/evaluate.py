@@ -49,7 +49,7 @@ class Setting:
     constraints: tuple[Constraint, ...] = ()
     seed: int = 0
     device: str = "cpu"
-    reference_ms: float | None = None  # the latency reference's median on this study's first day
+    reference_ms: float | None = None  # the latency reference's median when the study began
 
     def __post_init__(self) -> None:
         size, n_classes = self.recipe.train_size, len(self.data.classes)
@@ -86,6 +86,8 @@ class Candidate:
         self.arch = arch
         self.setting = setting
         self.on_epoch = on_epoch
+        self.epochs: list[Epoch] = []  # as far as training came
+        self.found_latency: Latency | None = None
 
     @cached_property
     def model(self) -> nn.Module:
@@ -101,11 +103,12 @@ class Candidate:
 
     @cached_property
     def latency(self) -> Latency:
-        return self.setting.meter.measure(self.model)
+        self.found_latency = self.setting.meter.measure(self.model)
+        return self.found_latency
 
     @property
     def latency_ms(self) -> float:
-        """The ratio to the reference in the same rounds, in milliseconds of the study's first day.
+        """The ratio to the reference in the same rounds, times the reference's at the start.
 
         A machine that is slower today slows the reference as well, and so changes nothing.
         """
@@ -116,15 +119,19 @@ class Candidate:
         setting = self.setting
         with torch.random.fork_rng():
             torch.manual_seed(setting.seed)  # dropout
-            curve = train_model(
+            train_model(
                 self.model,
                 setting.data,
                 setting.recipe,
                 seed=setting.seed,
                 device=setting.device,
-                on_epoch=self.on_epoch,
+                on_epoch=self._keep_epoch,
             )
-        return tuple(curve)
+        return tuple(self.epochs)
+
+    def _keep_epoch(self, epoch: Epoch) -> None:
+        self.epochs.append(epoch)
+        self.on_epoch(epoch)
 
 
 def evaluate(
@@ -157,8 +164,8 @@ def evaluate(
         values,
         violations,
         reason,
-        curve=candidate.__dict__.get("curve", ()),
-        latency=candidate.__dict__.get("latency"),
+        curve=tuple(candidate.epochs),
+        latency=candidate.found_latency,
         seconds=time.perf_counter() - start,
     )
 

@@ -99,7 +99,8 @@ class AdaptiveFeatureFusion(nn.Module):
 
     Shapes: low (N, low_chs, sH, sW), high (N, high_chs, H, W) -> (N, high_chs, H, W).
     Source: paper 000, section 3.3. P_l, P_h and W are 1x1 convolutions with batch norm; the
-    scalars start at 1. The paper's Table 3 counts two terms for "+AFF" and three for "full".
+    scalars start at 1. The paper's Table 3 counts two terms for "+AFF" and three for "full". It
+    names no activation: the result has both signs, of which GeM keeps the positive one.
     """
 
     def __init__(self, low_chs: int, high_chs: int, *, stride: int = 2, terms: int = 3) -> None:

@@ -82,7 +82,7 @@ class Constraint:
         return excess / abs(self.bound) if self.bound else excess
 
     def __str__(self) -> str:
-        return f"{self.objective.name}{'<=' if self.at_most else '>='}{self.bound:g}"
+        return f"{self.objective.name}{'<=' if self.at_most else '>='}{self.bound:.15g}"
 
 
 def parse_constraint(text: str) -> Constraint:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nasattn.arch import Architecture, AttentionSpec, Part, parse_architecture
-from nasattn.attention.table import ATTENTIONS
+from nasattn.attention.table import all_options
 from nasattn.errors import ArchitectureError, hint
 from nasattn.spec import spec_in
 
@@ -44,8 +44,7 @@ def known_fields(part: type[Part]) -> list[str]:
     """Names of a part's fields in their order; for attention, the options of every kind too."""
     fields = list(part.model_fields)
     if part is AttentionSpec:
-        options = (o for row in ATTENTIONS.values() for o in row.options.model_fields)
-        fields += dict.fromkeys(options)
+        fields += all_options()
     return fields
 
 
@@ -81,7 +80,7 @@ def set_path(tree: dict[str, Any], path: str, value: object) -> None:
     A new attention kind leaves the options of the old kind behind, but keeps the placement.
     """
     *_, (part, node, field) = _walk(tree, path)
-    if part is AttentionSpec and field == "kind":
+    if part is AttentionSpec and field == "kind" and node[field] != value:
         for option in node.keys() - AttentionSpec.model_fields.keys():
             del node[option]
     node[field] = value

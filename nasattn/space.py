@@ -1,6 +1,6 @@
 """SearchSpace: a template network and the fields of it that may vary."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -14,15 +14,17 @@ from nasattn.baselines import get_baseline
 from nasattn.distributions import Categorical, Distribution, FloatRange, IntRange, draw
 from nasattn.errors import ArchitectureError, SpaceError
 from nasattn.library import find_file
+from nasattn.objectives import parse_constraint
 from nasattn.paths import get_path, is_active, path_order, set_path
-from nasattn.spec import Spec, parse, read_yaml
+from nasattn.spec import Spec, differences, parse, read_yaml
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 Params = dict[str, Any]
 
-N_TRIES = 50
+N_TRIES = 500
+MAX_VALUES = 64
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class SearchSpace(Spec):
     @classmethod
     def _named_template(cls, value: Any) -> Any:
         return get_baseline(value).architecture if isinstance(value, str) else value
+
+    @field_validator("constraints")
+    @classmethod
+    def _readable_constraints(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(parse_constraint(text)) for text in texts)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -110,8 +117,12 @@ class SearchSpace(Spec):
 
         params, decoded = self._build(read)
         if decoded != arch:
-            difference = next(_differences(arch.model_dump(), decoded.model_dump()))
-            raise SpaceError(f"{name} is outside space {self.name!r}: {difference}")
+            path, own, here = next(differences(arch.model_dump(), decoded.model_dump()))
+            if isinstance(own, tuple):
+                own, here = f"{len(own)} of them", f"{len(here)}"
+            raise SpaceError(
+                f"{name} is outside space {self.name!r}: {path} = {own}, here always {here}"
+            )
         return params
 
     def suggest(self, trial: "BaseTrial") -> Params:
@@ -182,9 +193,9 @@ def _check_parameters(space: SearchSpace) -> None:
 
 def _check_groups(space: SearchSpace) -> None:
     """Every group count divides every number of channels that it can meet."""
-    free = {path: p.distribution.values() for p in space.free for path in p.paths}
+    free = {path: _some(p.distribution.values()) for p in space.free for path in p.paths}
 
-    def choices(path: str) -> tuple[Any, ...]:
+    def choices(path: str) -> Sequence[Any]:
         return free.get(path, (get_path(space.template, path),))
 
     for i, stage in enumerate(space.template.stages):
@@ -194,9 +205,10 @@ def _check_groups(space: SearchSpace) -> None:
             choices(f"{here}.attention.kind"), choices(f"{here}.attention.placement")
         ):
             attention = AttentionSpec(kind=kind, placement=placement)
-            groups = free.get(f"{here}.attention.groups", (attention.options.get("groups"),))
             if "groups" not in attention.options:
                 continue
+            own = stage.attention if kind == stage.attention.kind else attention
+            groups = free.get(f"{here}.attention.groups", (own.options["groups"],))
             for in_chs, width, expansion, g in product(
                 entering, choices(f"{here}.width"), choices(f"{here}.expansion"), groups
             ):
@@ -210,43 +222,41 @@ def _check_groups(space: SearchSpace) -> None:
 
 
 def _check_values(space: SearchSpace) -> None:
-    """Every value of every parameter occurs in networks that can be built (seeded samples)."""
+    """Every parameter means something, and networks with each of its values can be built.
+
+    On seeded samples; ranges of over MAX_VALUES values by that many of them, both ends included.
+    """
     rng = Random(0)
     for parameter in space.free:
-        for value in parameter.distribution.values():
-            if not any(_try_value(space, parameter, value, rng) for _ in range(N_TRIES)):
-                raise ValueError(
-                    f"parameters.{parameter.name}: means nothing in {N_TRIES} sampled networks"
-                )
+        tries = (_try_value(space, parameter, None, rng) for _ in range(N_TRIES))
+        if not any(tries):
+            raise ValueError(
+                f"parameters.{parameter.name}: means nothing in {N_TRIES} sampled networks"
+            )
+        for value in _some(parameter.distribution.values()):
+            any(_try_value(space, parameter, value, rng) for _ in range(N_TRIES // 10))
+
+
+def _some(values: Sequence[Any]) -> Sequence[Any]:
+    """At most about MAX_VALUES of them, both ends included."""
+    return (*values[:: 1 + len(values) // MAX_VALUES], values[-1])
 
 
 def _try_value(space: SearchSpace, wanted: Parameter, value: Any, rng: Random) -> bool:
-    """Build one random network with `wanted` at `value`; False where it means nothing in it."""
+    """Build a random network, `wanted` at `value` if given; False where it means nothing in it."""
 
     def choose(parameter: Parameter, path: str) -> Any:
-        return value if parameter is wanted else draw(parameter.distribution, rng)
+        given = parameter is wanted and value is not None
+        return value if given else draw(parameter.distribution, rng)
 
     try:
         return wanted.name in space._build(choose)[0]
     except ArchitectureError as e:
-        raise ValueError(f"parameters.{wanted.name}: {value!r} cannot be built: {e}") from e
+        shown = "" if value is None else f" {value!r}:"
+        raise ValueError(f"parameters.{wanted.name}:{shown} cannot be built: {e}") from e
 
 
 def _outside(parameter: Parameter, value: object) -> str:
     d = parameter.distribution
     allowed = list(d.values()) if isinstance(d, Categorical) else f"{d.low} to {d.high}"
     return f"{parameter.name} = {value!r}, allowed: {allowed}"
-
-
-def _differences(a: Any, b: Any, path: str = "") -> Iterator[str]:
-    """Fields in which two architectures' plain data differ, as text."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        for key in sorted(a.keys() | b.keys()):
-            yield from _differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)
-    elif isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        if len(a) != len(b):
-            yield f"{path} has {len(a)} entries, here always {len(b)}"
-        for i, (x, y) in enumerate(zip(a, b, strict=False)):
-            yield from _differences(x, y, f"{path}.{i}")
-    elif a != b:
-        yield f"{path} = {a!r}, here always {b!r}"

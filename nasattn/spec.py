@@ -1,5 +1,6 @@
 """Typed, frozen values from plain data: the base of every specification, and its clear errors."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args
 
@@ -105,3 +106,15 @@ def spec_in(annotation: Any) -> type[Spec] | None:
         return annotation
     found = (spec_in(arg) for arg in get_args(annotation))
     return next((spec for spec in found if spec is not None), None)
+
+
+def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(dotted path, value in a, value in b) wherever two values of plain data differ."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in sorted(a.keys() | b.keys()):
+            yield from differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)
+    elif isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            yield from differences(x, y, f"{path}.{i}")
+    elif a != b:
+        yield path, a, b

@@ -85,6 +85,8 @@ def test_inactive_and_default_fields_do_not_make_another_network(
         (PLAIN | {"stages": [{"depth": 0}]}, r"at least one stage"),
         (PLAIN | {"stages": [{"depth": -1, "width": 8}]}, r"stages.0.depth: must be greater"),
         (PLAIN | {"head": {"pooling": "gem", "gem_p": 9}}, r"head.gem_p: must be less.* is 9"),
+        (with_attention(kindd="se"), r"unknown attention option 'kindd'; did you mean 'kind'"),
+        (with_attention(kind=["se"]), r"unknown attention \['se'\]"),
         (with_attention(kind="sea"), r"unknown attention 'sea'; did you mean 'se'"),
         (with_attention(kind="se", groups=2), r"unknown field 'groups'; known: bias, rd_ratio"),
         (with_attention(kind="se", rd_ratio=0), r"rd_ratio: must be greater than 0, is 0"),
@@ -135,6 +137,28 @@ def test_is_active_follows_the_fields_that_decide() -> None:
     assert not is_active(tree, "head.gem_p")
     tree["head"]["pooling"] = "gem"
     assert is_active(tree, "head.gem_p")
+
+
+def test_attention_after_one_block_without_a_shortcut_is_attention_before_the_add() -> None:
+    # Stage 0 of PLAIN has a shortcut (16 to 16, stride 1) where the add makes a difference.
+    for stage, same in ((0, False), (1, True)):
+        after, before = (
+            replace_paths(
+                parse_architecture(PLAIN),
+                {
+                    "stages.1.depth": 1,
+                    f"stages.{stage}.attention.kind": "se",
+                    f"stages.{stage}.attention.placement": placement,
+                },
+            )
+            for placement in ("after_stage", "before_add")
+        )
+        assert (after == before) == (after.arch_id == before.arch_id) == same
+
+
+def test_setting_the_kind_that_is_there_keeps_its_options() -> None:
+    arch = parse_architecture(with_attention(kind="se", rd_ratio=4))
+    assert replace_paths(arch, {"stages.1.attention.kind": "se"}) == arch
 
 
 def strided(*strides: int) -> Architecture:

@@ -184,3 +184,12 @@ def test_baselines_have_different_networks() -> None:
 def test_get_baseline_refuses_an_unknown_name() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown network 'lan'; did you mean 'lam'\?"):
         get_baseline("lan")
+
+
+def test_arch_ids_are_what_stored_studies_know() -> None:
+    # A change here orphans every stored result: new fields must have defaults that keep the ids.
+    assert {name: row.architecture.arch_id for name, row in BASELINES.items()} == {
+        "lam": "32fbc26600d3",
+        "lam_ladder": "796732ed8462",
+        "mobilenet_v2": "19cd12e3c264",
+    }

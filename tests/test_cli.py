@@ -101,6 +101,10 @@ def test_a_search_ends_in_a_front_and_the_next_command(
     assert 0 <= float(rows[0]["top1"]) <= 1
     table = out[out.index("the Pareto front") : out.index("written:")]
     assert max(map(len, table.splitlines())) <= 80
+    # A network of the front is shown for the pictures that it was searched for.
+    network = f"runs/tiny-digits/architectures/{rows[0]['network']}.json"
+    assert nasattn(monkeypatch, "show", network) == 0
+    assert "at 8x8, 10 classes" in capsys.readouterr().out
     # What is done is not done again.
     assert nasattn(monkeypatch, *TINY, "--trials", "3") == 0
     assert "has 3 trials already; --trials 15 for more" in capsys.readouterr().out
@@ -116,11 +120,11 @@ def test_a_folder_of_pictures_with_limits_and_other_objectives(
     assert nasattn(monkeypatch, *arguments, "--constraint", "macs<=1e12", "--out", "results") == 0
     out = capsys.readouterr().out
     assert "broken.png" in out
-    assert "objectives top1, params with macs<=1e+12" in out
+    assert "objectives top1, params, limits macs<=1000000000000" in out
     header = Path("results/front.csv").read_text().splitlines()[0]
     assert "latency_ms" not in header
     study = optuna.load_study(study_name="tiny-pets", storage="sqlite:///nasattn.db")
-    assert study.trials[0].constraints["macs<=1e+12"] <= 0
+    assert study.trials[0].constraints["macs<=1000000000000"] <= 0
 
 
 def test_limits_that_nothing_keeps_end_early(
@@ -227,7 +231,7 @@ def test_show_counts_and_sets_published_figures_beside(
 ) -> None:
     assert nasattn(monkeypatch, "show", "lam") == 0
     out = capsys.readouterr().out
-    assert "2.21 M params, 120.75 M macs at 224x224, 1000 classes" in out
+    assert "at 224x224, 1000 classes: 2.21 M params, 120.75 M macs" in out
     assert "published: top1 93.5 % (CIFAR-10; 000, Table 2)" in out
     assert nasattn(monkeypatch, "show", "lam", "--json") == 0
     Path("lam.json").write_text(capsys.readouterr().out)

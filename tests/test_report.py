@@ -7,6 +7,7 @@ import pytest
 
 from nasattn.arch import parse_architecture
 from nasattn.baselines import BASELINES
+from nasattn.errors import StudyError
 from nasattn.report import Front, FrontRow, read_front, write_front
 from nasattn.report.front import describe
 
@@ -91,8 +92,25 @@ def test_written_files_hold_the_front(tmp_path: Path) -> None:
     stored = json.loads(paths[1].read_text())
     assert parse_architecture(stored["rows"][0]["architecture"]) == LAM
     lam = json.loads((tmp_path / "out" / "architectures" / "lam.json").read_text())
-    assert parse_architecture(lam) == LAM
+    assert parse_architecture(lam["architecture"]) == LAM
     assert not list((tmp_path / "out").glob(".*"))  # no temporary file is left
+
+
+def test_a_network_that_left_the_front_leaves_the_folder(tmp_path: Path) -> None:
+    write_front(read_front(study_of([(0.8, 5e6, "", {})])), tmp_path)
+    (tmp_path / "architectures" / "mine.json").write_text("{}")
+    (tmp_path / "architectures" / "0123456789ab.json").write_text("{}")
+    write_front(read_front(study_of([(0.8, 5e6, "", {}), (0.9, 4e6, "lam", {})])), tmp_path)
+    assert {path.name for path in (tmp_path / "architectures").iterdir()} == {
+        "lam.json",
+        "mine.json",
+    }
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StudyError, match=r"file: cannot be written .*--out takes another"):
+        write_front(read_front(study_of([(0.8, 5e6, "", {})])), tmp_path / "file")
 
 
 def test_describe_says_what_sets_a_network_apart() -> None:

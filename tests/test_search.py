@@ -1,6 +1,8 @@
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -233,8 +235,58 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_study_that_is_not_ours_is_refused(tmp_path: Path) -> None:
     optuna.create_study(study_name="s", storage=f"sqlite:///{tmp_path}/s.db")
-    with pytest.raises(StudyError, match="'s' was not made by nasattn"):
+    with pytest.raises(StudyError, match="was not made by nasattn; give a --name"):
         Search(tmp_path)(FakeEvaluator(), 1)
+
+
+def test_a_study_whose_making_was_killed_is_made_whole(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    optuna.create_study(study_name="s", storage=url, directions=["maximize", "minimize"])
+    assert counts(Search(tmp_path)(FakeEvaluator(), 1)[0])
+
+
+def test_a_trial_killed_while_it_was_proposed_is_proposed_again(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole = Search(tmp_path / "a")(FakeEvaluator(), 14)
+    search = Search(tmp_path / "b")
+    search(FakeEvaluator(), 12)
+    study = optuna.load_study(study_name="s", storage=search.url)
+    study.ask().suggest_int("stages.0.depth", 1, 3)  # and then the power goes
+    trials = search(FakeEvaluator(), 14)
+    assert [t.state for t in trials[12:13]] == [TrialState.FAIL]
+    assert [(t.params, t.values) for t in trials if counts(t)] == [
+        (t.params, t.values) for t in whole if counts(t)
+    ]
+
+
+def test_a_bug_is_shown_once_and_does_not_block_the_study(tmp_path: Path) -> None:
+    def broken(arch: Architecture, on_epoch: Callable[[Epoch], None]) -> Evaluation:
+        raise KeyError("a bug")
+
+    search = Search(tmp_path)
+    with pytest.raises(KeyError, match="a bug"):
+        search(broken, 3)
+    assert search.trials()[0].user_attrs["reason"] == "bug: KeyError('a bug')"
+    assert [t.state for t in search(FakeEvaluator(), 3)[:2]] == [
+        TrialState.FAIL,
+        TrialState.COMPLETE,
+    ]
+
+
+def test_a_database_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "theirs.db")) as database:
+        database.execute("create table recipes (name text)")
+    before = (tmp_path / "theirs.db").read_bytes()
+    with pytest.raises(StudyError, match="is a database, but not an Optuna storage"):
+        open_storage(f"sqlite:///{tmp_path}/theirs.db", create=True)
+    assert (tmp_path / "theirs.db").read_bytes() == before
+
+
+def test_a_recipe_by_name_replaces_the_studys_own() -> None:
+    assert load_study_spec("mobile_quick", {"recipe": {"name": "lam"}}).recipe.epochs == 200
+    changed = load_study_spec("mobile_quick", {"recipe": {"train_size": 9}}).recipe
+    assert (changed.epochs, changed.train_size) == (4, 9)
 
 
 def test_only_one_process_writes_to_a_storage(tmp_path: Path) -> None:
@@ -279,7 +331,7 @@ def test_a_study_file_is_laid_under_the_changes(tmp_path: Path) -> None:
     path.write_text("recipe: {name: quick, epochs: 7}\nn_trials: 5\nconstraints: [macs<=1e6]\n")
     spec = load_study_spec(str(path), {"recipe": {"train_size": 99}, "n_trials": 6})
     assert (spec.recipe.epochs, spec.recipe.train_size, spec.n_trials) == (7, 99, 6)
-    assert spec.constraints == ("macs<=1e+06",)
+    assert spec.constraints == ("macs<=1000000",)
     assert spec.study_name == "mobile-digits"
 
 

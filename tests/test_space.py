@@ -169,7 +169,7 @@ def test_encode_says_what_lies_outside(changes: dict[str, Any], message: str) ->
 def test_encode_refuses_more_stages_than_the_space_has() -> None:
     tree = small().template.model_dump()
     tree["stages"] = [*tree["stages"], {"depth": 1, "width": 16}]
-    with pytest.raises(SpaceError, match="stages has 3 entries, here always 2"):
+    with pytest.raises(SpaceError, match="stages = 3 of them, here always 2"):
         small().encode(parse_architecture(tree))
 
 
@@ -190,6 +190,7 @@ def test_named_template_and_readme_space_are_valid(tmp_path: Path) -> None:
         ({"parameters": {}}, r"parameters: .*at least 1 item"),
         ({"template": "lamb"}, r"unknown network 'lamb'; did you mean 'lam'"),
         ({"template": {"stem": {"width": 8}}}, r"field 'template.stages' is missing"),
+        ({"constraints": ["mac<=3"]}, r"constraints: unknown objective 'mac'; did you mean 'macs'"),
         ({"baselines": ["lam"]}, r"lam is outside space 'mine'"),
         ({"parameters": {"stages.kernal": [3]}}, r"'kernal' is unknown; did you mean 'kernel'"),
         ({"parameters": {"stages.5.kernel": [3]}}, r"there are 2 stages, 0 to 1"),

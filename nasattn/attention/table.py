@@ -99,6 +99,11 @@ ATTENTIONS: dict[str, AttentionKind] = {
 }
 
 
+def all_options() -> list[str]:
+    """Names of the options of every kind, in the order of the table."""
+    return list(dict.fromkeys(o for row in ATTENTIONS.values() for o in row.options.model_fields))
+
+
 def build_attention(kind: str, channels: int, **options: object) -> "nn.Module":
     """The module of a kind for `channels` channels: (N, C, H, W) -> (N, C, H, W).
 

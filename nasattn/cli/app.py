@@ -131,8 +131,8 @@ def spaces() -> None:
 @app.command()
 def show(
     network: Annotated[str, typer.Argument(help="A network by name, or a JSON file.")],
-    resolution: Annotated[int, number("Side of the pictures, in pixels.")] = 224,
-    classes: Annotated[int, number("Number of classes.")] = 1000,
+    resolution: Annotated[int | None, number("Side of the pictures, in pixels. [224]")] = None,
+    classes: Annotated[int | None, number("Number of classes. [1000]")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Show a network: stages, costs, published figures, JSON."""

@@ -17,6 +17,7 @@ from nasattn.train.loop import Epoch
 
 BASELINE = "★"
 WIDTH = 10  # of a column
+SILENCE = 30  # seconds after which a log that is no terminal gets a line
 
 
 class SearchProgress:
@@ -36,7 +37,7 @@ class SearchProgress:
         self.best: float | None = None  # of the first objective
         self.spent = 0
         self.name = ""
-        self.trial_start = time.monotonic()
+        self.trial_start = self.last_line = time.monotonic()
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(None),
@@ -71,12 +72,14 @@ class SearchProgress:
     def epoch(self, epoch: Epoch) -> None:
         n_epochs = self.spec.recipe.epochs
         self._show(f"epoch {epoch.number}/{n_epochs}", epoch.number / n_epochs)
+        if not self.console.is_terminal and time.monotonic() - self.last_line > SILENCE:
+            self._print(f"        {self.name} epoch {epoch.number}/{n_epochs}, {self._note()}")
 
     def finished(self, trial: FrozenTrial, spent: int) -> None:
         self._remember(trial)
         self.spent = spent
         if is_new(trial) and (counts(trial) or "baseline" in trial.user_attrs):
-            self.console.print(self._line(trial), markup=False, soft_wrap=True)
+            self._print(self._line(trial))
 
     def _remember(self, trial: FrozenTrial) -> None:
         if counts(trial):
@@ -87,17 +90,23 @@ class SearchProgress:
             best = value if self.best is None else self.best
             self.best = min(value, best, key=lambda v: first.sign * v)
 
+    def _print(self, line: str) -> None:
+        self.console.print(line, markup=False, soft_wrap=True)
+        self.last_line = time.monotonic()
+
     def _show(self, doing: str, share: float) -> None:
         """What happens now; `share` of the trial's training is done."""
-        first = self.objectives[0]
-        known = self.best is not None
-        best = f"best {first.heading} {first.show(self.best)}, " if known else ""  # type: ignore[arg-type]
         self.bar.update(
             self.task,
             description=f"{self.spent + 1}/{self.spec.n_trials} {self.name} {doing}",
             completed=self.spent + share,
-            note=best + self._time_left(time.monotonic() - self.trial_start),
+            note=self._note(),
         )
+
+    def _note(self) -> str:
+        first = self.objectives[0]
+        best = "" if self.best is None else f"best {first.heading} {first.show(self.best)}, "
+        return best + self._time_left(time.monotonic() - self.trial_start)
 
     def _time_left(self, elapsed: float) -> str:
         if not self.seconds:

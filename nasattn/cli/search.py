@@ -11,6 +11,7 @@ import optuna
 import torch
 from rich.console import Console
 
+from nasattn.cli.app import DEFAULT_STORAGE
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.progress import SearchProgress
 from nasattn.cli.tables import front_table, front_words
@@ -22,8 +23,9 @@ from nasattn.report import Front, read_front, write_front
 from nasattn.search.environment import environment
 from nasattn.search.run import counts, run_search
 from nasattn.search.spec import StudySpec, load_study_spec
-from nasattn.search.storage import DEFAULT_STORAGE, artifact_dir, check_storage, open_study
+from nasattn.search.storage import artifact_dir, check_storage, open_study
 from nasattn.space import SearchSpace, load_space
+from nasattn.spec import differences
 
 
 def search_command(
@@ -76,14 +78,15 @@ def check_folder(folder: Path) -> Path:
 def plan(spec: StudySpec, data: ImageData) -> str:
     """What is about to happen, in lines of at most 80 columns for usual names."""
     size = min(spec.recipe.train_size or len(data.train), len(data.train))
-    limits = f" with {', '.join(spec.constraints)}" if spec.constraints else ""
+    limits = f", limits {', '.join(spec.constraints)}" if spec.constraints else ""
     return (
         f"study {spec.study_name}: {spec.n_trials} networks of space {spec.space}, seed "
         f"{spec.seed}, sampler {spec.sampler}\n"
         f"data {data.name}: {size:,} train, {len(data.val_search):,} val-search pictures of "
         f"{data.resolution}x{data.resolution}, {len(data.classes)} classes\n"
         f"recipe {spec.recipe.name}, {spec.recipe.epochs} epochs, {spec.device}, "
-        f"threads {spec.threads}; objectives {', '.join(spec.objectives)}{limits}"
+        f"{spec.threads} thread{'s' * (spec.threads > 1)}\n"
+        f"objectives {', '.join(spec.objectives)}{limits}"
     )
 
 
@@ -105,7 +108,7 @@ def run(
         return 0
     if done:
         console.print(f"going on after {done} trials")
-    setting = replace(setting, reference_ms=prepare(study, setting))
+    setting = replace(setting, reference_ms=prepare(console, study, setting))
     facts = {
         "recipe_id": spec.recipe.recipe_id(setting.data.content_hash, mirror=setting.data.mirror),
         "seed": spec.seed,
@@ -134,14 +137,19 @@ def run(
     return 0
 
 
-def prepare(study: optuna.Study, setting: Setting) -> float | None:
+def prepare(console: Console, study: optuna.Study, setting: Setting) -> float | None:
     """Write down once what this study ran on; returns its reference latency, where it has one."""
     if "environment" not in study.user_attrs:
         if any(row.name == "latency_ms" for row in setting.needed()):
             latency = setting.meter.measure(setting.meter.reference)
             study.set_user_attr("reference_ms", latency.reference_ms)
         study.set_user_attr("n_val", len(setting.data.val_search))
+        study.set_user_attr("n_classes", len(setting.data.classes))
         study.set_user_attr("environment", environment())
+    for name, then, now in differences(study.user_attrs["environment"], environment()):
+        console.print(
+            f"note: this study began with {name} {then}, goes on with {now}", markup=False
+        )
     reference: float | None = study.user_attrs.get("reference_ms")
     return reference
 

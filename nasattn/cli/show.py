@@ -1,6 +1,7 @@
 """`nasattn spaces` and `nasattn show`."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich import box
@@ -32,50 +33,72 @@ def spaces_command() -> None:
     console.print("next: nasattn search --space mobile", style="dim")
 
 
-def read_network(name: str) -> tuple[Architecture, Baseline | None]:
-    """A baseline by name, or the architecture in a JSON file."""
+@dataclass(frozen=True)
+class Shown:
+    """A network and the pictures that it is shown for."""
+
+    name: str
+    architecture: Architecture
+    resolution: int = 224
+    n_classes: int = 1000
+    baseline: Baseline | None = None
+
+
+def read_network(name: str) -> Shown:
+    """A baseline by name, or a JSON file: an architecture, or a network that a search wrote."""
     if name in BASELINES:
-        return BASELINES[name].architecture, BASELINES[name]
+        return Shown(name, BASELINES[name].architecture, baseline=BASELINES[name])
     path = Path(name)
     if path.suffix != ".json":
         raise UnknownNameError("network", name, known=BASELINES)
     try:
-        return parse_architecture(json.loads(path.read_text(encoding="utf-8")), str(path)), None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
         reason = getattr(e, "strerror", None) or e
         raise ArchitectureError(f"{path}: cannot be read as JSON ({reason})") from e
+    if not isinstance(data, dict) or "architecture" not in data:
+        return Shown(path.stem, parse_architecture(data, str(path)))
+    architecture = parse_architecture(data["architecture"], str(path))
+    try:
+        return Shown(path.stem, architecture, data["settings"]["resolution"], data["n_classes"])
+    except (KeyError, TypeError):
+        return Shown(path.stem, architecture)
 
 
-def show_command(name: str, resolution: int, num_classes: int, *, as_json: bool) -> None:
+def show_command(
+    name: str, resolution: int | None, num_classes: int | None, *, as_json: bool
+) -> None:
     """Stages, costs, published figures and JSON of a network at a resolution."""
-    arch, baseline = read_network(name)
+    shown = read_network(name)
+    resolution = shown.resolution if resolution is None else resolution
+    num_classes = shown.n_classes if num_classes is None else num_classes
     if num_classes < 1:
         raise ArchitectureError(f"--classes: must be 1 or more, is {num_classes}")
-    arch = arch.at_resolution(resolution)
-    console = Console(highlight=False)
+    arch = shown.architecture.at_resolution(resolution)
+    console = Console(highlight=False, markup=False)
     if as_json:
-        console.print(arch.to_json(), markup=False, soft_wrap=True)
+        console.print(arch.to_json(), soft_wrap=True)
         return
     model = build_model(arch, num_classes)
-    console.print(stage_table(arch, resolution))
     costs = {"params": count_params(model), "macs": count_macs(model, resolution)}
     counted = ", ".join(f"{OBJECTIVES[n].show(v)} M {n}" for n, v in costs.items())
-    console.print(
-        f"{name} ({arch.arch_id}): {counted} at {resolution}x{resolution}, {num_classes} classes",
-        markup=False,
-    )
-    if baseline:
-        console.print(f"source: {baseline.source}", markup=False)
-        for figure in baseline.published:
-            row = OBJECTIVES[figure.metric]
-            console.print(
-                f"published: {figure.metric} {row.show(figure.value)} {row.unit} "
-                f"({figure.where}; {figure.source})",
-                markup=False,
-            )
-        if baseline.note:
-            console.print(f"our reading: {baseline.note}", markup=False)
-    console.print(arch.to_json(), markup=False, soft_wrap=True, style="dim")
+    console.print(stage_table(arch, resolution))
+    console.print(f"{shown.name} ({arch.arch_id}) at {resolution}x{resolution}, ", end="")
+    console.print(f"{num_classes} classes: {counted}")
+    if shown.baseline:
+        print_published(console, shown.baseline)
+    console.print(arch.to_json(), soft_wrap=True, style="dim")
+
+
+def print_published(console: Console, baseline: Baseline) -> None:
+    """Where a network comes from, and what was printed about it."""
+    console.print(f"source: {baseline.source}")
+    for figure in baseline.published:
+        row = OBJECTIVES[figure.metric]
+        value = f"{figure.metric} {row.show(figure.value)} {row.unit}"
+        console.print(f"published: {value} ({figure.where}; {figure.source})")
+    if baseline.note:
+        console.print(f"our reading: {baseline.note}")
 
 
 def stage_table(arch: Architecture, resolution: int) -> Table:

@@ -2,17 +2,26 @@
 
 import json
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pandas as pd
-from optuna.trial import FrozenTrial, TrialState
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
 
 from nasattn.arch import Architecture, parse_architecture
+from nasattn.errors import StudyError
+from nasattn.evaluate import State
 from nasattn.files import write_text
-from nasattn.search.run import is_new
+from nasattn.search.run import STATES, is_new
+
+GROUND = ("settings", "environment", "n_val", "n_classes")
+FACTS = ("recipe_id", "seed", "device", "threads", "seconds", "latency")
+ARCH_ID = re.compile("[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -23,11 +32,12 @@ class FrontRow:
     is_baseline: bool
     on_front: bool
     trial: int
-    state: str  # complete, infeasible or failed
+    state: State
     reason: str
     values: dict[str, float]
     arch_id: str
     architecture: Architecture
+    facts: dict[str, Any]  # recipe_id, seed, device, threads, seconds, latency with its spread
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,11 @@ class Front:
     study: str
     objectives: tuple[str, ...]
     rows: tuple[FrontRow, ...]
-    n_val: int  # pictures behind each top1
+    ground: dict[str, Any]  # settings, environment, n_val (pictures behind each top1), n_classes
+
+    @property
+    def n_val(self) -> int:
+        return int(self.ground.get("n_val", 0))
 
     def accuracy_margin(self) -> float:
         """Half the 95 % interval of the best row's top1 from one run on `n_val` pictures (Wilson).
@@ -53,36 +67,21 @@ def read_front(study: optuna.Study) -> Front:
     """The front of a study that `nasattn search` made: each network once, feasible ones only."""
     front = {trial.number for trial in study.best_trials}
     first = [t for t in study.get_trials(deepcopy=False) if is_new(t) and "arch_id" in t.user_attrs]
-    rows = [_row(t, t.number in front) for t in first if t.number in front or _baseline(t)]
-    leading, maximise = 0, study.directions[0] == optuna.study.StudyDirection.MAXIMIZE
-    name = study.metric_names[leading] if study.metric_names else ""
+    wanted = [t for t in first if t.number in front or "baseline" in t.user_attrs]
+    rows = [_row(trial, trial.number in front) for trial in wanted]
+    maximise = study.directions[0] == StudyDirection.MAXIMIZE
+    leading = study.metric_names[0] if study.metric_names else ""
     worst = -math.inf if maximise else math.inf
-    rows.sort(key=lambda row: row.values.get(name, worst), reverse=maximise)
-    return Front(
-        study.study_name,
-        tuple(study.metric_names or ()),
-        tuple(rows),
-        int(study.user_attrs.get("n_val", 0)),
-    )
-
-
-STATES = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "infeasible",
-    TrialState.FAIL: "failed",
-}
-
-
-def _baseline(trial: FrozenTrial) -> str | None:
-    name: str | None = trial.user_attrs.get("baseline")
-    return name
+    rows.sort(key=lambda row: row.values.get(leading, worst), reverse=maximise)
+    ground = {name: study.user_attrs[name] for name in GROUND if name in study.user_attrs}
+    return Front(study.study_name, tuple(study.metric_names or ()), tuple(rows), ground)
 
 
 def _row(trial: FrozenTrial, on_front: bool) -> FrontRow:
     attributes = trial.user_attrs
     return FrontRow(
-        network=_baseline(trial) or attributes["arch_id"],
-        is_baseline=_baseline(trial) is not None,
+        network=attributes.get("baseline", attributes["arch_id"]),
+        is_baseline="baseline" in attributes,
         on_front=on_front,
         trial=trial.number,
         state=STATES[trial.state],
@@ -90,6 +89,7 @@ def _row(trial: FrozenTrial, on_front: bool) -> FrontRow:
         values=attributes["values"],
         arch_id=attributes["arch_id"],
         architecture=parse_architecture(json.loads(attributes["architecture"])),
+        facts={name: attributes[name] for name in FACTS if name in attributes},
     )
 
 
@@ -104,43 +104,52 @@ def describe(arch: Architecture) -> str:
 
 
 def write_front(front: Front, folder: Path) -> list[Path]:
-    """Write front.csv, front.json and each front network's architecture; returns the paths."""
-    networks = folder / "architectures"
-    networks.mkdir(parents=True, exist_ok=True)
+    """Write front.csv, front.json and architectures/NETWORK.json; returns the first two paths.
+
+    Each JSON stands for itself: settings, versions, seed and spread are in it. Raises StudyError
+    where the folder cannot be written.
+    """
+    rows = [_plain(row) for row in front.rows]
+    left_out = ("architecture", "facts", "values")
     table = pd.DataFrame(
-        {
-            "network": row.network,
-            "baseline": row.is_baseline,
-            "on_front": row.on_front,
-            "trial": row.trial,
-            "state": row.state,
-            **row.values,
-            "attention": describe(row.architecture),
-            "arch_id": row.arch_id,
-        }
-        for row in front.rows
+        {k: v for k, v in row.items() if k not in left_out} | row["values"] for row in rows
     )
-    rows = [
-        {
-            "network": row.network,
-            "baseline": row.is_baseline,
-            "on_front": row.on_front,
-            "trial": row.trial,
-            "state": row.state,
-            "reason": row.reason,
-            "values": row.values,
-            "arch_id": row.arch_id,
-            "architecture": row.architecture.model_dump(mode="json", exclude_defaults=True),
-        }
-        for row in front.rows
-    ]
-    head = {"study": front.study, "objectives": front.objectives, "n_val": front.n_val}
     texts = {
         "front.csv": table.to_csv(index=False),
-        "front.json": json.dumps(head | {"rows": rows}, indent=2) + "\n",
+        "front.json": _json(
+            {"study": front.study, "objectives": front.objectives} | front.ground | {"rows": rows}
+        ),
     }
-    for name, text in texts.items():
-        write_text(folder / name, text)
-    for row in front.rows:
-        write_text(networks / f"{row.network}.json", row.architecture.to_json() + "\n")
+    networks = folder / "architectures"
+    try:
+        networks.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            write_text(folder / name, text)
+        for row in rows:
+            write_text(networks / f"{row['network']}.json", _json(row | front.ground))
+        for path in networks.glob("*.json"):  # networks that have left the front
+            if path.stem not in {row["network"] for row in rows} and ARCH_ID.fullmatch(path.stem):
+                path.unlink()
+    except OSError as e:
+        raise StudyError(f"{folder}: cannot be written ({e.strerror}); --out takes another") from e
     return [folder / name for name in texts]
+
+
+def _plain(row: FrontRow) -> dict[str, Any]:
+    return {
+        "network": row.network,
+        "baseline": row.is_baseline,
+        "on_front": row.on_front,
+        "trial": row.trial,
+        "state": row.state,
+        "reason": row.reason,
+        "attention": describe(row.architecture),
+        "arch_id": row.arch_id,
+        "values": row.values,
+        "facts": row.facts,
+        "architecture": row.architecture.model_dump(mode="json", exclude_defaults=True),
+    }
+
+
+def _json(data: dict[str, Any]) -> str:
+    return json.dumps(data, indent=2) + "\n"

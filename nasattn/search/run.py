@@ -29,6 +29,7 @@ TRIAL_STATES: dict[State, TrialState] = {
     "infeasible": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
+STATES: dict[TrialState, State] = {state: name for name, state in TRIAL_STATES.items()}
 
 
 class Watcher(Protocol):
@@ -60,7 +61,7 @@ def run_search(
 
 def is_new(trial: FrozenTrial) -> bool:
     """Whether a trial is finished and the first one of its network."""
-    return trial.state.is_finished() and "duplicate_of" not in trial.user_attrs
+    return trial.state.is_finished() and not {"duplicate_of", "given_up"} & trial.user_attrs.keys()
 
 
 def counts(trial: FrozenTrial) -> bool:
@@ -85,11 +86,11 @@ class _Search:
         self.enqueue_baselines(trials)
         for trial in trials:
             self.remember(trial)
-        free = 0
-        while self.spent < self.spec.n_trials and free < MAX_FREE_TRIALS:
+        in_vain = 0
+        while self.spent < self.spec.n_trials and in_vain < MAX_FREE_TRIALS:
             told = self.run_trial()
             self.remember(told)
-            free = 0 if counts(told) else free + 1
+            in_vain = 0 if counts(told) else in_vain + 1
             self.watcher.finished(told, self.spent)
         return self.spent >= self.spec.n_trials
 
@@ -110,7 +111,8 @@ class _Search:
 
     def run_trial(self) -> FrozenTrial:
         """One trial from ask to tell."""
-        number = len(self.study.get_trials(deepcopy=False))
+        trials = self.study.get_trials(deepcopy=False)
+        number = sum("given_up" not in trial.user_attrs for trial in trials)
         self.study.sampler = make_sampler(self.spec.sampler, self.spec.seed, number)
         trial = self.study.ask()
         try:
@@ -122,7 +124,11 @@ class _Search:
         if arch.arch_id in self.known:
             return self.tell_again(trial, self.known[arch.arch_id])
         self.watcher.started(trial.user_attrs.get("baseline", arch.arch_id), self.spent)
-        evaluation = self.evaluate(arch, self.watcher.epoch)
+        try:
+            evaluation = self.evaluate(arch, self.watcher.epoch)
+        except Exception as e:  # a bug: it shows itself, and the next start goes on behind it
+            self.tell(trial, Evaluation("failed", reason=f"bug: {e!r}"))
+            raise
         files = {"architecture.json": arch.to_json() + "\n"}
         if evaluation.curve:
             files["curve.csv"] = curve_csv(evaluation.curve)
@@ -137,12 +143,11 @@ class _Search:
 
     def tell_again(self, trial: Trial, first: FrozenTrial) -> FrozenTrial:
         """A network proposed a second time gets what is known of it."""
-        trial.set_user_attr("duplicate_of", first.number)
         attributes = first.user_attrs
-        trial.set_user_attr("values", attributes["values"])
-        trial.set_user_attr("reason", attributes["reason"])
-        state = next(s for s, trial_state in TRIAL_STATES.items() if trial_state == first.state)
-        return self.end(trial, state, attributes["values"], first.constraints)
+        again = {name: attributes[name] for name in ("values", "reason")}
+        for name, value in (self.facts | again | {"duplicate_of": first.number}).items():
+            trial.set_user_attr(name, value)
+        return self.end(trial, STATES[first.state], attributes["values"], first.constraints)
 
     def end(
         self, trial: Trial, state: State, values: dict[str, float], violations: dict[str, float]

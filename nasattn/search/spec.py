@@ -1,6 +1,5 @@
 """StudySpec: everything that a search is told, as one frozen value or one YAML file."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,24 +85,9 @@ def load_study_spec(name: str | None, changes: dict[str, Any]) -> StudySpec:
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with changes laid over it; mappings such as the recipe are merged field by field."""
-    merged = dict(base)
-    for key, value in changes.items():
-        old = {"name": base[key]} if key == "recipe" and isinstance(base.get(key), str) else None
-        old = old or base.get(key)
-        merged[key] = old | value if isinstance(old, dict) and isinstance(value, dict) else value
+    """`base` with changes laid over it; a recipe's fields one by one, unless it is another one."""
+    merged = base | changes
+    old, new = base.get("recipe"), changes.get("recipe")
+    if old is not None and isinstance(new, dict) and "name" not in new:
+        merged["recipe"] = ({"name": old} if isinstance(old, str) else old) | new
     return merged
-
-
-def differences(then: Any, now: Any, path: str = "") -> Iterator[str]:
-    """Settings that differ, as 'recipe.epochs: 5 then, 8 now'."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        for key in sorted(then.keys() | now.keys()):
-            yield from differences(then.get(key), now.get(key), f"{path}.{key}" if path else key)
-    elif then != now:
-        yield f"{path}: {_short(then)} then, {_short(now)} now"
-
-
-def _short(value: object) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,8 +1,9 @@
 """One study in an Optuna storage: opened by one writer, gone on with only under equal settings."""
 
+import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from nasattn.errors import StudyError
 from nasattn.objectives import Direction
-from nasattn.search.spec import differences
-
-DEFAULT_STORAGE = "sqlite:///nasattn.db"
+from nasattn.spec import differences
 
 
 def sqlite_file(url: str) -> Path | None:
@@ -27,7 +26,7 @@ def sqlite_file(url: str) -> Path | None:
         parsed = make_url(url)
     except SQLAlchemyError as e:
         raise StudyError(
-            f"storage {url!r}: must be a database URL such as {DEFAULT_STORAGE}"
+            f"storage {url!r}: must be a database URL such as sqlite:///nasattn.db"
         ) from e
     is_file = parsed.get_backend_name() == "sqlite" and parsed.database
     return Path(str(parsed.database)) if is_file else None
@@ -47,10 +46,21 @@ def open_storage(url: str, *, create: bool = False) -> RDBStorage:
     if file and not file.exists() and not create:
         raise StudyError(f"storage {url!r}: there is no file {file}; `nasattn search` makes one")
     try:
+        if file and file.exists():
+            _check_tables(file, url)
         return RDBStorage(url)
-    except (SQLAlchemyError, ImportError, RuntimeError, OSError) as e:
+    except (SQLAlchemyError, sqlite3.Error, ImportError, RuntimeError, OSError) as e:
         text = str(getattr(e, "orig", None) or e).split("\n")[0]
         raise StudyError(f"storage {url!r}: cannot be used ({text})") from e
+
+
+def _check_tables(file: Path, url: str) -> None:
+    """StudyError for a database of somebody else's, in which Optuna would make its tables."""
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        query = "select name from sqlite_master where type = 'table'"
+        tables = {name for (name,) in database.execute(query)}
+    if tables and "studies" not in tables:
+        raise StudyError(f"storage {url!r}: {file} is a database, but not an Optuna storage")
 
 
 def check_storage(url: str, name: str, *, resume: bool) -> None:
@@ -78,8 +88,8 @@ def open_study(
     as they were asked, on entering (it was killed) and on leaving (it was interrupted).
     """
     storage = open_storage(url, create=True)
+    _check_settings(storage, url, name, directions, settings)
     with _one_writer(url):
-        _check_settings(storage, url, name, settings)
         _requeue(storage, name)
         study = optuna.create_study(
             storage=storage,
@@ -117,12 +127,26 @@ def _has_study(storage: RDBStorage, name: str) -> bool:
     return any(study.study_name == name for study in storage.get_all_studies())
 
 
-def _check_settings(storage: RDBStorage, url: str, name: str, settings: Mapping[str, Any]) -> None:
+def _check_settings(
+    storage: RDBStorage,
+    url: str,
+    name: str,
+    directions: Mapping[str, Direction],
+    settings: Mapping[str, Any],
+) -> None:
     if not _has_study(storage, name):
         return
-    stored = storage.get_study_user_attrs(storage.get_study_id_from_name(name)).get("settings")
-    changed = [f"{name!r} was not made by nasattn"] if stored is None else []
-    changed += differences(stored or settings, dict(settings))
+    study_id = storage.get_study_id_from_name(name)
+    stored = storage.get_study_user_attrs(study_id).get("settings")
+    if stored is None:
+        same = len(storage.get_study_directions(study_id)) == len(directions)
+        if same and not storage.get_n_trials(study_id):
+            return  # a process was killed while it made the study
+        raise StudyError(f"study {name!r} in {url}: was not made by nasattn; give a --name")
+    changed = [
+        f"{path}: {short(a)} then, {short(b)} now"
+        for path, a, b in differences(stored, dict(settings))
+    ]
     if changed:
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise StudyError(
@@ -131,10 +155,26 @@ def _check_settings(storage: RDBStorage, url: str, name: str, settings: Mapping[
         )
 
 
+def short(value: object) -> str:
+    """A value in at most 60 characters."""
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def _requeue(storage: RDBStorage, name: str) -> None:
+    """Settle trials that no process runs any more.
+
+    One that was asked in full, or has its params from the queue, goes back there and keeps its
+    number. One that was killed in the middle of its proposal is given up: the next one proposes
+    the same again.
+    """
     if not _has_study(storage, name):
         return
     study_id = storage.get_study_id_from_name(name)
     for trial in storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,)):
         trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
-        storage.set_trial_state_values(trial_id, TrialState.WAITING)
+        if {"arch_id", "baseline"} & trial.user_attrs.keys():
+            storage.set_trial_state_values(trial_id, TrialState.WAITING)
+        else:
+            storage.set_trial_user_attr(trial_id, "given_up", "killed while it was proposed")
+            storage.set_trial_state_values(trial_id, TrialState.FAIL)

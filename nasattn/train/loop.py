@@ -116,14 +116,15 @@ def batches(n: int, batch_size: int, rng: Generator) -> Iterator[Tensor]:
 
 
 def subset(split: Split, size: int | None) -> Split:
-    """The first pictures of every class, the same share of each, `size` in all."""
+    """`size` pictures, the same share of every class: one draw for all networks and seeds."""
     if size is None or size >= len(split):
         return split
     labels = torch.from_numpy(split.labels)
-    rank = torch.empty(len(labels))  # a picture's place in its class, 0 .. 1
+    rng = Generator().manual_seed(0)
+    rank = torch.empty(len(labels))  # a picture's place in its shuffled class, 0 .. 1
     for label in range(int(labels.max()) + 1):
         members = (labels == label).nonzero().flatten()
-        rank[members] = torch.arange(len(members)) / len(members)
+        rank[members] = torch.randperm(len(members), generator=rng) / len(members)
     chosen = rank.argsort(stable=True)[:size].sort().values.numpy()
     return Split(split.images[chosen], split.labels[chosen])
 
