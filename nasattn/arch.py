@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from nasattn.attention.table import ATTENTIONS, all_options, get_kind
 from nasattn.errors import ArchitectureError, UnknownNameError
@@ -13,6 +13,11 @@ from nasattn.spec import Spec, parse
 
 Stride = Literal[1, 2]
 Placement = Literal["after_spatial", "before_add", "after_stage"]
+
+# Far above any network, far below what would take a machine down while it is only counted.
+Depth = Annotated[int, Field(gt=0, le=200)]
+Width = Annotated[int, Field(gt=0, le=16_384)]
+OptionalWidth = Annotated[int, Field(ge=0, le=16_384)]  # 0: left out
 
 SMALLEST_LAST_MAP = 4  # pixels; see Architecture.at_resolution
 
@@ -83,16 +88,16 @@ class AttentionSpec(Part):
 class StemSpec(Part):
     """The first convolution: 3x3, batch norm, activation."""
 
-    width: PositiveInt
+    width: Width
     stride: Stride = 2
 
 
 class StageSpec(Part):
     """`depth` equal blocks; the first one changes the width and takes the stride."""
 
-    depth: PositiveInt
+    depth: Depth
     block: Literal["inverted_residual"] = "inverted_residual"
-    width: PositiveInt
+    width: Width
     stride: Stride = 1
     expansion: Annotated[float, Field(ge=1, le=16)] = 1.0
     kernel: Literal[3, 5, 7] = 3
@@ -135,11 +140,11 @@ class HeadSpec(Part):
     A width of 0 leaves the part out. `gem_p` is GeM's power; a learnable one starts at 3.
     """
 
-    conv_width: NonNegativeInt = 0
+    conv_width: OptionalWidth = 0
     pooling: Literal["avg", "gem"] = "avg"
     gem_learnable: bool = False
     gem_p: Annotated[float, Field(ge=1, le=8)] = 3.0
-    hidden: NonNegativeInt = 0
+    hidden: OptionalWidth = 0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @classmethod
@@ -159,7 +164,7 @@ class Architecture(Part):
     """
 
     stem: StemSpec
-    stages: tuple[StageSpec, ...]
+    stages: Annotated[tuple[StageSpec, ...], Field(max_length=64)]
     fusion: FusionSpec = FusionSpec()
     head: HeadSpec = HeadSpec()
     act: Literal["relu", "relu6", "hard_swish", "silu"] = "relu"

@@ -40,8 +40,8 @@ class IntRange(Spec):
     """Whole numbers: `{type: int, low: 8, high: 64, step: 8}`, both ends included."""
 
     type: Literal["int"]
-    low: int
-    high: int
+    low: Annotated[int, Field(ge=-1_000_000_000)]
+    high: Annotated[int, Field(le=1_000_000_000)]
     step: Annotated[int, Field(ge=1)] = 1
     log: bool = False
 
@@ -69,15 +69,21 @@ class FloatRange(Spec):
     """Real numbers: `{type: float, low: 1, high: 8}`; with `step` a grid, with `log` by ratio."""
 
     type: Literal["float"]
-    low: float
-    high: float
-    step: Annotated[float, Field(gt=0)] | None = None
+    low: Annotated[float, Field(allow_inf_nan=False)]
+    high: Annotated[float, Field(allow_inf_nan=False)]
+    step: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     log: bool = False
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
         if self.low > self.high:
             raise ValueError(f"low {self.low} must not exceed high {self.high}")
+        n_steps = 0.0 if self.step is None else (self.high - self.low) / self.step
+        if n_steps > 1_000_000 or not math.isclose(n_steps, round(n_steps), abs_tol=1e-9):
+            raise ValueError(
+                f"low {self.low} must reach high {self.high} in whole steps of {self.step}, "
+                "at most a million"
+            )
         if self.log and (self.step is not None or self.low <= 0):
             raise ValueError("log: needs low > 0 and no step")
         return self

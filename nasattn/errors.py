@@ -1,6 +1,7 @@
 """Errors that a user can mend: what is wrong, where, and what is allowed, in one line."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
@@ -36,15 +37,24 @@ class UnknownNameError(NasattnError):
 
     def __init__(self, what: str, name: object, known: Iterable[str], where: str = "") -> None:
         self.name = name
-        super().__init__(
-            f"{where + ': ' if where else ''}unknown {what} {name!r}; {hint(name, known)}"
-        )
+        place = f"{where}: " if where else ""
+        super().__init__(f"{place}unknown {what} {shown(name)}; {hint(name, known)}")
+
+
+def shown(value: object) -> str:
+    """A value as code, cut short: what a user typed, or a file's nested bomb."""
+    return _REPR.repr(value)
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
+_REPR.maxlevel = 2
 
 
 def hint(name: object, known: Iterable[str]) -> str:
     """'did you mean ...?' when one is near, else the list of what is known."""
     known = sorted(known)
-    near = difflib.get_close_matches(str(name), known, n=1)
+    near = difflib.get_close_matches(shown(name).strip("'"), known, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
     return f"known: {', '.join(known)}"

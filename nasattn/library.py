@@ -1,5 +1,6 @@
 """The YAML files that ship with the package, found by name; a path of one's own works as well."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,7 @@ def find_file(folder: Folder, name: str, what: str) -> Path:
     if name in files:
         return files[name]
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
-        return path
+    with suppress(OSError):  # a name too long for a file is no file
+        if path.suffix in (".yaml", ".yml") and path.is_file():
+            return path
     raise UnknownNameError(what, name, known=files)

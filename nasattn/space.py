@@ -209,8 +209,9 @@ def _check_groups(space: SearchSpace) -> None:
                 continue
             own = stage.attention if kind == stage.attention.kind else attention
             groups = free.get(f"{here}.attention.groups", (own.options["groups"],))
+            widths, expansions = choices(f"{here}.width"), choices(f"{here}.expansion")
             for in_chs, width, expansion, g in product(
-                entering, choices(f"{here}.width"), choices(f"{here}.expansion"), groups
+                *map(_numbers, (entering, widths, expansions, groups))
             ):
                 new = {"depth": 2, "width": width, "expansion": expansion, "attention": attention}
                 for channels in stage.model_copy(update=new).attention_widths(in_chs):
@@ -219,6 +220,11 @@ def _check_groups(space: SearchSpace) -> None:
                             f"parameters.{here}.attention.groups: {g} does not divide {channels} "
                             f"channels ({kind} {placement}, width {width}, expansion {expansion})"
                         )
+
+
+def _numbers(values: Sequence[Any]) -> list[Any]:
+    """Those that are positive numbers; the others are refused where networks are built."""
+    return [v for v in values if isinstance(v, int | float) and v > 0]
 
 
 def _check_values(space: SearchSpace) -> None:

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from nasattn.errors import NasattnError, hint
+from nasattn.errors import NasattnError, hint, shown
 
 
 class Spec(BaseModel):
@@ -38,6 +38,8 @@ def read_yaml(path: Path, error: type[NasattnError]) -> dict[str, Any]:
         mark = getattr(e, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         raise error(f"{place}: not valid YAML ({getattr(e, 'problem', None) or e})") from e
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
+        raise error(f"{path}: not valid YAML ({type(e).__name__}: {shown(str(e))})") from e
     if not isinstance(data, dict):
         raise error(f"{path}: must be a mapping of fields, is {type(data).__name__}")
     return data
@@ -86,9 +88,9 @@ def _explain(cls: type[Spec], first: ErrorDetails) -> str:
         return f"{place}: {message}" if place else message
     message = first["msg"].replace("Input should be", "must be")
     return (
-        f"{place}: {message}, is {first['input']!r}"
+        f"{place}: {message}, is {shown(first['input'])}"
         if place
-        else f"{message}, is {first['input']!r}"
+        else f"{message}, is {shown(first['input'])}"
     )
 
 

@@ -137,6 +137,31 @@ def test_limits_that_nothing_keeps_end_early(
     assert "no network finished yet" in out
 
 
+def test_results_come_out_of_a_terminal_without_stars() -> None:
+    code = "from nasattn.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *TINY, "--trials", "1", "--objective", "macs"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ
+        | {"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONIOENCODING": "latin-1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\\u2605 a paper's network" in done.stdout
+    assert Path("runs/tiny-digits/front.csv").is_file()
+
+
+def test_a_place_that_cannot_be_written_is_found_before_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("nasattn-artifacts").write_text("in the way")
+    assert nasattn(monkeypatch, *TINY, "--trials", "1") == 2
+    assert "nasattn-artifacts: cannot be written" in capsys.readouterr().err
+    assert nasattn(monkeypatch, *TINY, "--trials", "1", "--out", "/proc/x") == 2
+    assert "/proc/x: cannot be written" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -161,15 +186,15 @@ def test_limits_that_nothing_keeps_end_early(
         (["search", "--storage", "garbage.db"], "must be a database URL"),
         (["search", "--storage", "sqlite:///garbage.db"], "not a database"),
         (["search", "--storage", "sqlite:///no/such.db"], "there is no folder no"),
-        (["search", "--out", "garbage.db/x"], "garbage.db is a file, not a folder"),
+        (["search", "--out", "garbage.db/x"], "garbage.db is not a folder"),
         (["search", "--data", "nowhere"], "nowhere"),
         (["search", "--data", "empty"], "empty"),
         (["search", "--data", "one"], "one"),
         (["search", "--train-size", "3"], "train_size: must be at least 10"),
         (["show", "lamb"], "unknown network 'lamb'; did you mean 'lam'"),
         (["show", "garbage.json"], "cannot be read as JSON"),
-        (["show", "lam", "--resolution", "1"], "resolution: must be 4 or more, is 1"),
-        (["show", "lam", "--classes", "0"], "--classes: must be 1 or more, is 0"),
+        (["show", "lam", "--resolution", "1"], "--resolution: must be 8 to 1024, is 1"),
+        (["show", "lam", "--classes", "0"], "--classes: must be 1 to 100000, is 0"),
         (["dashboard"], "there is no file nasattn.db; `nasattn search` makes one"),
         (["serach"], "No such command 'serach'"),
     ],

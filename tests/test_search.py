@@ -286,7 +286,28 @@ def test_a_database_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
 def test_a_recipe_by_name_replaces_the_studys_own() -> None:
     assert load_study_spec("mobile_quick", {"recipe": {"name": "lam"}}).recipe.epochs == 200
     changed = load_study_spec("mobile_quick", {"recipe": {"train_size": 9}}).recipe
-    assert (changed.epochs, changed.train_size) == (4, 9)
+    assert (changed.epochs, changed.train_size) == (3, 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("../../x", "_.._x"),
+        ("/etc/x", "_etc_x"),
+        ("..", "_"),
+        ("<script>alert(1)</script>", "_script_alert_1_script_"),
+        ("a b", "a_b"),
+    ],
+)
+def test_a_study_name_never_leads_out_of_the_folder(name: str, folder: str) -> None:
+    assert load_study_spec(None, {"name": name}).study_name == name
+    assert load_study_spec(None, {"name": name}).folder_name == folder
+
+
+def test_a_password_is_not_shown() -> None:
+    with pytest.raises(StudyError, match=r"postgresql://me:\*\*\*@") as error:
+        open_storage("postgresql://me:secret@127.0.0.1:1/db")
+    assert "secret" not in str(error.value)
 
 
 def test_only_one_process_writes_to_a_storage(tmp_path: Path) -> None:
@@ -309,6 +330,8 @@ def test_only_one_process_writes_to_a_storage(tmp_path: Path) -> None:
         ("sqlite:///{}/garbage.db", "cannot be used .*not a database"),
         ("sqlite:///{}", "cannot be used"),
         ("nosql://host/db", "cannot be used"),
+        ("postgresql://h:notaport/db", "must be a database URL"),
+        ("sqlite:///" + "x" * 300, "cannot be used"),
     ],
 )
 def test_an_unusable_storage_is_one_line(tmp_path: Path, url: str, message: str) -> None:
@@ -361,6 +384,10 @@ def test_the_quick_study_is_what_the_readme_says() -> None:
         ({"recipe": "quik"}, r"unknown recipe 'quik'; did you mean 'quick'"),
         ({"recipe": {"epochs": 0}}, r"recipe.epochs: must be greater than 0"),
         ({"recipe": {"epoch": 3}}, r"unknown field 'recipe.epoch'; did you mean 'epochs'"),
+        ({"seed": 2**64}, r"seed: must be less than 4294967296"),
+        ({"name": "a\nb"}, r"name: 'a\\nb': must be 1 to 100 printable characters"),
+        ({"name": " "}, r"must be 1 to 100 printable"),
+        ({"name": "x" * 101}, r"must be 1 to 100 printable"),
         ({"trials": 3}, r"unknown field 'trials'; did you mean 'n_trials'"),
     ],
 )

@@ -208,6 +208,19 @@ def test_named_template_and_readme_space_are_valid(tmp_path: Path) -> None:
             r"both set 'stages.0.kernel'",
         ),
         ({"parameters": {"stages.0.depth": [0, 1]}}, r"only the last stage may have depth 0"),
+        (
+            {"parameters": {"stages.attention.kind": ["sge"], "stages.attention.groups": [0]}},
+            r"groups: must be greater than 0, is 0",
+        ),
+        ({"parameters": {"stages.*.depth": [10**9]}}, r"depth: must be less than or equal to 200"),
+        (
+            {"parameters": {"stages.*.width": {"type": "int", "low": 8, "high": 2**63}}},
+            r"high: must be",
+        ),
+        (
+            {"parameters": {"head.gem_p": {"type": "float", "low": 1, "high": 8, "step": 1e-300}}},
+            r"at most a million",
+        ),
         ({"parameters": {"head.gem_p": [1, 2]}}, r"head.gem_p: means nothing"),
         (
             {"parameters": {"stages.attention.kind": ["lgam"], "stages.attention.groups": [3]}},
@@ -246,6 +259,10 @@ def test_a_wrong_space_file_is_refused_in_one_line(
         ("name: a\nname: b", r"mine.yaml:2: not valid YAML \(key 'name' is given twice\)"),
         ("!!python/object/apply:os.system [ls]", "not valid YAML"),
         ("name: \xff", "valid YAML|cannot be read|missing"),
+        ("description: 2020-13-45", "not valid YAML .ValueError: .month must be"),
+        ("? [1]\n: 2", "not valid YAML"),
+        ("name: !!int x", "not valid YAML"),
+        ("name: " + "[" * 3000, "not valid YAML"),
     ],
 )
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -253,6 +270,14 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, message
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(SpaceError, match=message):
         load_space(str(path))
+
+
+def test_an_alias_bomb_is_cut_short(tmp_path: Path) -> None:
+    levels = "".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]\n" for i in range(1, 12))
+    (tmp_path / "bomb.yaml").write_text("l0: &l0 [x]\n" + levels + "description: *l11\n")
+    with pytest.raises(SpaceError, match=r"unknown field|description") as error:
+        load_space(str(tmp_path / "bomb.yaml"))
+    assert len(str(error.value)) < 1000
 
 
 def test_an_unknown_space_names_the_known_ones() -> None:

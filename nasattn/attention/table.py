@@ -3,15 +3,17 @@
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import PositiveInt, create_model
+from pydantic import Field, create_model
 
 from nasattn.errors import ArchitectureError, UnknownNameError
 from nasattn.spec import Spec, parse
 
 if TYPE_CHECKING:
     from torch import nn
+
+Count = Annotated[int, Field(gt=0, le=4096)]
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ ATTENTIONS: dict[str, AttentionKind] = {
     "se": _kind(
         "squeeze_excite:SqueezeExcite",
         "Hu et al., CVPR 2018",
-        rd_ratio=(PositiveInt, 16),
+        rd_ratio=(Count, 16),
         bias=(bool, True),
     ),
     "eca": _kind(
@@ -74,7 +76,7 @@ ATTENTIONS: dict[str, AttentionKind] = {
     "cbam": _kind(
         "cbam:ConvBlockAttn",
         "Woo et al., ECCV 2018; paper 002, Table 1",
-        rd_ratio=(PositiveInt, 16),
+        rd_ratio=(Count, 16),
         kernel=(Literal[3, 5, 7], 7),
         bias=(bool, False),
         bn=(bool, False),
@@ -82,14 +84,14 @@ ATTENTIONS: dict[str, AttentionKind] = {
     "sge": _kind(
         "sge:SpatialGroupEnhance",
         "Li et al., 2019; paper 002, Table 1",
-        groups=(PositiveInt, 8),
+        groups=(Count, 8),
     ),
     "lgam": _kind(
         "lgam:LightGroupAttn",
         "paper 002, equations (2) to (7)",
-        groups=(PositiveInt, 4),
-        rd_ratio=(PositiveInt, 16),
-        hidden_min=(PositiveInt, 8),
+        groups=(Count, 4),
+        rd_ratio=(Count, 16),
+        hidden_min=(Count, 8),
         bias=(bool, False),
         bn=(bool, False),
         carry=(Literal["mean", "sum"], "mean"),

@@ -1,5 +1,6 @@
 """The commands and their options. Each imports its work when it is called, to answer at once."""
 
+import io
 import os
 import signal
 import sys
@@ -157,6 +158,9 @@ def cache_dir() -> Path:
 def main() -> None:
     """Run a command; a mistake in the input is one line and exit 2, a bug keeps its traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as cleanly as Ctrl-C does
+    for stream in (sys.stdout, sys.stderr):  # a star must not end a search in a Latin-1 terminal
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(app(standalone_mode=False))
     except NasattnError as e:

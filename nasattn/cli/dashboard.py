@@ -29,9 +29,11 @@ def dashboard_command(storage: str, host: str, port: int) -> None:
     console = Console(highlight=False, soft_wrap=True, markup=False)
     try:
         server = make_server(host, port, app, server_class=_Server, handler_class=_QuietHandler)
-    except (OSError, OverflowError) as e:
+    except (OSError, OverflowError, TypeError, UnicodeError) as e:
         reason = getattr(e, "strerror", None) or e
-        raise StudyError(f"cannot listen on {host}:{port} ({reason}); --port takes another") from e
+        raise StudyError(
+            f"cannot listen on {host}:{port} ({reason}); --host and --port take others"
+        ) from e
     names = ", ".join(study.study_name for study in opened.get_all_studies()) or "none yet"
     console.print(f"studies: {names}")
     if not _is_loopback(host):

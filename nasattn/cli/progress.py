@@ -21,7 +21,7 @@ SILENCE = 30  # seconds after which a log that is no terminal gets a line
 
 
 class SearchProgress:
-    """A Watcher for people. Time left is the median trial so far, times what is left."""
+    """A Watcher for people. Time left: the rest of this trial, a median one for each other."""
 
     def __init__(
         self,
@@ -37,6 +37,7 @@ class SearchProgress:
         self.best: float | None = None  # of the first objective
         self.spent = 0
         self.name = ""
+        self.share = 0.0  # of the trial that runs
         self.trial_start = self.last_line = time.monotonic()
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -83,7 +84,7 @@ class SearchProgress:
 
     def _remember(self, trial: FrozenTrial) -> None:
         if counts(trial):
-            self.seconds.append(trial.user_attrs["seconds"])
+            self.seconds.append(trial.user_attrs.get("seconds", 0.0))
         first = self.objectives[0]
         if trial.state == TrialState.COMPLETE and all(v <= 0 for v in trial.constraints.values()):
             value = trial.values[0]
@@ -95,7 +96,8 @@ class SearchProgress:
         self.last_line = time.monotonic()
 
     def _show(self, doing: str, share: float) -> None:
-        """What happens now; `share` of the trial's training is done."""
+        """What happens now; `share` of the trial is done."""
+        self.share = share
         self.bar.update(
             self.task,
             description=f"{self.spent + 1}/{self.spec.n_trials} {self.name} {doing}",
@@ -112,7 +114,8 @@ class SearchProgress:
         if not self.seconds:
             return "timing the first network"
         trial = statistics.median(self.seconds)
-        left = max(trial - elapsed, 0) + trial * (self.spec.n_trials - self.spent - 1)
+        rest = elapsed / self.share - elapsed if self.share else max(trial - elapsed, 0)
+        left = rest + trial * (self.spec.n_trials - self.spent - 1)
         return f"about {duration(left)} left"
 
     def _line(self, trial: FrozenTrial) -> str:
@@ -125,7 +128,8 @@ class SearchProgress:
         for row in self.objectives:
             line += f" {row.show(attributes['values'][row.name]):>{WIDTH}}"
         left = statistics.median(self.seconds) * (self.spec.n_trials - self.spent)
-        return f"{line} {duration(attributes['seconds']):>7} {duration(left) if left else '':>7}"
+        took = duration(attributes.get("seconds", 0.0))
+        return f"{line} {took:>7} {duration(left) if left else '':>7}"
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,8 @@ def search_command(
     limits = spec.limits(space)
     check_device(spec.device)
     torch.set_num_threads(spec.threads)
-    folder = check_folder(out or Path("runs") / spec.study_name)
+    folder = out or Path("runs") / spec.folder_name
+    check_folder(folder)
     check_storage(storage, spec.study_name, resume=resume)
     data = load_with_progress(console, spec.data, spec.resolution, cache_dir)
     spec = spec.model_copy(update={"resolution": data.resolution})
@@ -54,6 +56,8 @@ def search_command(
     directions = {row.name: row.direction for row in setting.objectives}
     settings = spec.settings(space, data.name, data.content_hash)
     with open_study(storage, spec.study_name, directions, settings) as opened:
+        make_folder(folder)
+        make_folder(artifact_dir(storage))
         console.print(plan(spec, data), style="dim", markup=False)
         status = run(opened, spec, space, setting, console, artifact_dir(storage))
         front = read_front(opened)
@@ -67,12 +71,25 @@ def quick_study(changes: Mapping[str, Any]) -> str | None:
     return name if name in shipped("studies") else None
 
 
-def check_folder(folder: Path) -> Path:
-    """`folder` if results can be written there; StudyError otherwise."""
-    taken = next((p for p in (folder, *folder.parents) if p.exists() and not p.is_dir()), None)
-    if taken:
-        raise StudyError(f"--out {folder}: {taken} is a file, not a folder")
-    return folder
+def check_folder(folder: Path) -> None:
+    """StudyError where results cannot go there; writes nothing."""
+    try:
+        nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        usable = nearest.is_dir() and not folder.is_symlink()
+    except OSError as e:
+        raise StudyError(f"--out {folder}: {e.strerror}") from e
+    if not usable and not folder.is_dir():
+        raise StudyError(f"--out {folder}: {nearest} is not a folder")
+
+
+def make_folder(folder: Path) -> None:
+    """A folder, made before anything is trained; StudyError where that cannot be done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise StudyError(f"{folder}: cannot be written ({e.strerror})") from e
 
 
 def plan(spec: StudySpec, data: ImageData) -> str:
@@ -159,9 +176,9 @@ def show_front(console: Console, front: Front, folder: Path, storage: str) -> No
     if not front.rows:
         console.print("no network finished yet")
         return
+    paths = write_front(front, folder)
     console.print(front_table(front))
     console.print(front_words(front), style="dim", markup=False)
-    paths = write_front(front, folder)
     console.print(f"\nwritten: {', '.join(map(str, paths))}", markup=False, soft_wrap=True)
     option = "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(storage)}"
     console.print(f"look at it: nasattn dashboard{option}", markup=False, soft_wrap=True)

@@ -12,6 +12,7 @@ from rich.text import Text
 from nasattn.arch import Architecture, parse_architecture
 from nasattn.baselines import BASELINES, Baseline
 from nasattn.cost import count_macs, count_params
+from nasattn.data.load import MAX_RESOLUTION, MIN_RESOLUTION
 from nasattn.errors import ArchitectureError, UnknownNameError
 from nasattn.library import shipped
 from nasattn.model import build_model
@@ -31,6 +32,9 @@ def spaces_command() -> None:
     console = Console(highlight=False)
     console.print(table)
     console.print("next: nasattn search --space mobile", style="dim")
+
+
+MAX_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
@@ -72,15 +76,21 @@ def show_command(
     shown = read_network(name)
     resolution = shown.resolution if resolution is None else resolution
     num_classes = shown.n_classes if num_classes is None else num_classes
-    if num_classes < 1:
-        raise ArchitectureError(f"--classes: must be 1 or more, is {num_classes}")
+    if not 1 <= num_classes <= MAX_CLASSES:
+        raise ArchitectureError(f"--classes: must be 1 to {MAX_CLASSES}, is {num_classes}")
+    if not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
+        allowed = f"{MIN_RESOLUTION} to {MAX_RESOLUTION}"
+        raise ArchitectureError(f"--resolution: must be {allowed}, is {resolution}")
     arch = shown.architecture.at_resolution(resolution)
     console = Console(highlight=False, markup=False)
     if as_json:
         console.print(arch.to_json(), soft_wrap=True)
         return
-    model = build_model(arch, num_classes)
-    costs = {"params": count_params(model), "macs": count_macs(model, resolution)}
+    try:
+        model = build_model(arch, num_classes)
+        costs = {"params": count_params(model), "macs": count_macs(model, resolution)}
+    except (RuntimeError, MemoryError) as e:
+        raise ArchitectureError(f"{name}: cannot be built here ({str(e).splitlines()[0]})") from e
     counted = ", ".join(f"{OBJECTIVES[n].show(v)} M {n}" for n, v in costs.items())
     console.print(stage_table(arch, resolution))
     console.print(f"{shown.name} ({arch.arch_id}) at {resolution}x{resolution}, ", end="")

@@ -51,7 +51,7 @@ def front_words(front: Front) -> str:
         )
     if "latency_ms" in front.objectives:
         words.append(
-            "latency_ms: eager torch, batch 1, 1 thread, by its ratio to mobilenet_v2 in the same\n"
-            "rounds; the spread is in front.json"
+            "latency_ms: eager torch, batch 1, one thread, by its ratio to mobilenet_v2 in\n"
+            "the same rounds; the spread is in front.json"
         )
     return "\n".join(words)

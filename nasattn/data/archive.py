@@ -15,6 +15,19 @@ class Damaged(Exception):
     """Not an .npz file, or one whose bytes are not those that were written."""
 
 
+# What zipfile and numpy raise on bytes that are no .npz. RuntimeError: flipped flags ('encrypted',
+# unknown compression). MemoryError: a header that claims more than there is.
+_DAMAGE = (
+    ValueError,
+    LookupError,
+    RuntimeError,
+    EOFError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
 def read_arrays(path: Path, wanted: Collection[str]) -> dict[str, NDArray[Any]]:
     """Those of the wanted arrays that an .npz file has; nothing is ever unpickled.
 
@@ -30,8 +43,7 @@ def read_arrays(path: Path, wanted: Collection[str]) -> dict[str, NDArray[Any]]:
             file.seek(0)
             with np.load(file, allow_pickle=False) as arrays:
                 return {name: _array(arrays, name) for name in arrays.files if name in wanted}
-    # RuntimeError is what zipfile makes of flipped flags: 'encrypted', unknown compression
-    except (ValueError, LookupError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as e:
+    except _DAMAGE as e:
         raise Damaged("not an .npz file, or a damaged one") from e
 
 

@@ -80,8 +80,9 @@ def find_source(name: str, cache_dir: Path) -> Source:
         return named_source(name, cache_dir)
     try:
         return _source_at(name)
-    except OSError as e:
-        raise DataError(f"{e.filename or name}: cannot be read ({e.strerror or e})") from e
+    except (OSError, RuntimeError) as e:  # RuntimeError: a link to itself, an unknown ~user
+        place, reason = getattr(e, "filename", None), getattr(e, "strerror", None)
+        raise DataError(f"{place or name}: cannot be read ({reason or e})") from e
 
 
 def _source_at(name: str) -> Source:

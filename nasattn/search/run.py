@@ -10,7 +10,6 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nasattn.arch import Architecture
 from nasattn.baselines import get_baseline
-from nasattn.errors import ArchitectureError
 from nasattn.evaluate import Evaluation, State
 from nasattn.search.artifacts import attach, curve_csv
 from nasattn.search.samplers import make_sampler
@@ -117,7 +116,7 @@ class _Search:
         trial = self.study.ask()
         try:
             arch = self.space.decode(self.space.suggest(trial))
-        except ArchitectureError as e:  # a combination that the space's own check did not meet
+        except ValueError as e:  # not met by the space's own check, or queued by somebody else
             return self.tell(trial, Evaluation("failed", reason=str(e)))
         trial.set_user_attr("arch_id", arch.arch_id)
         trial.set_user_attr("architecture", arch.to_json())

@@ -1,9 +1,10 @@
 """StudySpec: everything that a search is told, as one frozen value or one YAML file."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 
 from nasattn.errors import StudyError, UnknownNameError
 from nasattn.library import find_file
@@ -25,9 +26,9 @@ class StudySpec(Spec):
     recipe: Annotated[Recipe, BeforeValidator(from_named)] = Field(
         default="quick", validate_default=True
     )
-    n_trials: PositiveInt = 16
+    n_trials: Annotated[int, Field(gt=0, le=1_000_000)] = 16
     sampler: str = "tpe"
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("top1", "macs", "latency_ms")
     constraints: tuple[str, ...] = ()
     device: str = "cpu"
@@ -54,9 +55,22 @@ class StudySpec(Spec):
             raise UnknownNameError("sampler", name, known=SAMPLERS)
         return name
 
+    @field_validator("name")
+    @classmethod
+    def _printable_name(cls, name: str | None) -> str | None:
+        if name is not None and not (name.strip() and name.isprintable() and len(name) <= 100):
+            raise StudyError(f"{name!r}: must be 1 to 100 printable characters")
+        return name
+
     @property
     def study_name(self) -> str:
-        return self.name or f"{Path(self.space).stem}-{Path(self.data).resolve().stem}"
+        """The name in the storage: the own one, else SPACE-DATA."""
+        return self.name or f"{slug(Path(self.space).stem)}-{slug(Path(self.data).absolute().stem)}"
+
+    @property
+    def folder_name(self) -> str:
+        """The study's name as that of one folder."""
+        return slug(self.study_name)
 
     def objective_rows(self) -> tuple[Objective, ...]:
         return tuple(get_objective(name) for name in self.objectives)
@@ -71,6 +85,11 @@ class StudySpec(Spec):
         own = self.model_dump(mode="json", exclude={"name", "description", "n_trials", "threads"})
         where = space.model_dump(mode="json", exclude={"description"})
         return own | {"space": where, "data": data_name, "data_hash": data_hash}
+
+
+def slug(text: str) -> str:
+    """Text as a plain file name: other characters become `_`, and it never leads elsewhere."""
+    return re.sub(r"[^\w.+-]+", "_", text, flags=re.ASCII).strip(".")[:100] or "_"
 
 
 def load_study_spec(name: str | None, changes: dict[str, Any]) -> StudySpec:

@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy.engine import make_url
@@ -19,12 +19,23 @@ from nasattn.errors import StudyError
 from nasattn.objectives import Direction
 from nasattn.spec import differences
 
+# What opening a storage raises that is not one, or not ours to use.
+_UNUSABLE = (
+    SQLAlchemyError,
+    StorageInternalError,
+    sqlite3.Error,
+    ImportError,
+    RuntimeError,
+    OSError,
+    ValueError,
+)
+
 
 def sqlite_file(url: str) -> Path | None:
     """The file of a sqlite URL; None for other databases; StudyError where it is no URL."""
     try:
         parsed = make_url(url)
-    except SQLAlchemyError as e:
+    except (SQLAlchemyError, ValueError) as e:
         raise StudyError(
             f"storage {url!r}: must be a database URL such as sqlite:///nasattn.db"
         ) from e
@@ -41,17 +52,27 @@ def artifact_dir(url: str) -> Path:
 def open_storage(url: str, *, create: bool = False) -> RDBStorage:
     """An Optuna storage; raises StudyError where it cannot be used, or is not there."""
     file = sqlite_file(url)
-    if file and not file.parent.is_dir():
-        raise StudyError(f"storage {url!r}: there is no folder {file.parent}")
-    if file and not file.exists() and not create:
-        raise StudyError(f"storage {url!r}: there is no file {file}; `nasattn search` makes one")
+    name = without_password(url)
     try:
+        if file and not file.parent.is_dir():
+            raise StudyError(f"storage {name!r}: there is no folder {file.parent}")
+        if file and not file.exists() and not create:
+            raise StudyError(
+                f"storage {name!r}: there is no file {file}; `nasattn search` makes one"
+            )
         if file and file.exists():
             _check_tables(file, url)
         return RDBStorage(url)
-    except (SQLAlchemyError, sqlite3.Error, ImportError, RuntimeError, OSError) as e:
+    except StudyError:
+        raise
+    except _UNUSABLE as e:
         text = str(getattr(e, "orig", None) or e).split("\n")[0]
-        raise StudyError(f"storage {url!r}: cannot be used ({text})") from e
+        raise StudyError(f"storage {name!r}: cannot be used ({text})") from e
+
+
+def without_password(url: str) -> str:
+    """A storage's URL as it may be shown."""
+    return make_url(url).render_as_string(hide_password=True)
 
 
 def _check_tables(file: Path, url: str) -> None:
@@ -73,7 +94,8 @@ def check_storage(url: str, name: str, *, resume: bool) -> None:
         return
     if _has_study(open_storage(url), name) and not resume:
         raise StudyError(
-            f"study {name!r} is in {url} already; leave out --no-resume or give a --name"
+            f"study {name!r} is in {without_password(url)} already; "
+            "leave out --no-resume or give a --name"
         )
 
 
@@ -112,15 +134,21 @@ def open_study(
 def _one_writer(url: str) -> Iterator[None]:
     file = sqlite_file(url)
     path = file.with_name(f"{file.name}.lock") if file else artifact_dir(url) / ".lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=0)
     try:
-        with FileLock(path, timeout=0):
-            yield
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except Timeout:
         raise StudyError(
-            f"storage {url!r}: another process is writing to it; "
+            f"storage {without_password(url)!r}: another process is writing to it; "
             "wait for it or give this search a --storage of its own"
         ) from None
+    except OSError as e:
+        raise StudyError(f"{path}: cannot be locked ({e.strerror})") from e
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _has_study(storage: RDBStorage, name: str) -> bool:
@@ -142,7 +170,9 @@ def _check_settings(
         same = len(storage.get_study_directions(study_id)) == len(directions)
         if same and not storage.get_n_trials(study_id):
             return  # a process was killed while it made the study
-        raise StudyError(f"study {name!r} in {url}: was not made by nasattn; give a --name")
+        raise StudyError(
+            f"study {name!r} in {without_password(url)}: was not made by nasattn; give a --name"
+        )
     changed = [
         f"{path}: {short(a)} then, {short(b)} now"
         for path, a, b in differences(stored, dict(settings))
@@ -150,7 +180,7 @@ def _check_settings(
     if changed:
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise StudyError(
-            f"study {name!r} in {url}: settings differ: {changed[0]}{more}; "
+            f"study {name!r} in {without_password(url)}: settings differ: {changed[0]}{more}; "
             "give the new one a --name of its own"
         )
 

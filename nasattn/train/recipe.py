@@ -26,7 +26,7 @@ class Recipe(Spec):
     """Optimiser, schedule, augmentation, length. A recipe_id names all that acts on the weights."""
 
     name: str = "own"
-    epochs: PositiveInt
+    epochs: Annotated[int, Field(gt=0, le=100_000)]
     batch_size: PositiveInt = 128
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: PositiveFloat = 0.1
