@@ -186,6 +186,7 @@ def test_a_place_that_cannot_be_written_is_found_before_training(
         (["search", "--storage", "garbage.db"], "must be a database URL"),
         (["search", "--storage", "sqlite:///garbage.db"], "not a database"),
         (["search", "--storage", "sqlite:///no/such.db"], "there is no folder no"),
+        (["search", "--storage", f"sqlite:///{'x' * 300}.db"], "cannot be used"),
         (["search", "--out", "garbage.db/x"], "garbage.db is not a folder"),
         (["search", "--data", "nowhere"], "nowhere"),
         (["search", "--data", "empty"], "empty"),

@@ -3,7 +3,7 @@
 import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +90,9 @@ def check_storage(url: str, name: str, *, resume: bool) -> None:
     Writes nothing: a sqlite file that is not there stays absent.
     """
     file = sqlite_file(url)
-    if file and file.parent.is_dir() and not file.exists():
-        return
+    with suppress(OSError):  # a name that no file can have: open_storage says so
+        if file and file.parent.is_dir() and not file.exists():
+            return
     if _has_study(open_storage(url), name) and not resume:
         raise StudyError(
             f"study {name!r} is in {without_password(url)} already; "
