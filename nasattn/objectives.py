@@ -46,7 +46,13 @@ class Objective:
         """1 where smaller is better, -1 where larger is."""
         return 1 if self.direction == "minimize" else -1
 
+    def say(self, value: float) -> str:
+        """A value in a sentence: `top1 93.5 %`, `latency_ms 4.49`."""
+        unit = "" if self.heading == self.name else f" {self.unit}"
+        return f"{self.name} {self.show(value)}{unit}"
+
     def show(self, value: float) -> str:
+        """A value in a column whose head is `heading`."""
         return f"{value * self.scale:.{self.digits}f}"
 
 

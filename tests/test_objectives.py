@@ -52,6 +52,8 @@ def test_objectives_state_direction_unit_and_cost() -> None:
 def test_values_are_shown_in_their_unit() -> None:
     assert get_objective("top1").show(0.9345) == "93.5"
     assert get_objective("macs").show(120_745_988) == "120.75"
+    assert get_objective("top1").say(0.9345) == "top1 93.5 %"
+    assert get_objective("latency_ms").say(4.491) == "latency_ms 4.49"
     assert (get_objective("macs").heading, get_objective("latency_ms").heading) == (
         "macs M",
         "latency_ms",

@@ -107,7 +107,7 @@ class SearchProgress:
 
     def _note(self) -> str:
         first = self.objectives[0]
-        best = "" if self.best is None else f"best {first.heading} {first.show(self.best)}, "
+        best = "" if self.best is None else f"best {first.say(self.best)}, "
         return best + self._time_left(time.monotonic() - self.trial_start)
 
     def _time_left(self, elapsed: float) -> str:

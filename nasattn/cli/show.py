@@ -105,8 +105,7 @@ def print_published(console: Console, baseline: Baseline) -> None:
     console.print(f"source: {baseline.source}")
     for figure in baseline.published:
         row = OBJECTIVES[figure.metric]
-        value = f"{figure.metric} {row.show(figure.value)} {row.unit}"
-        console.print(f"published: {value} ({figure.where}; {figure.source})")
+        console.print(f"published: {row.say(figure.value)} ({figure.where}; {figure.source})")
     if baseline.note:
         console.print(f"our reading: {baseline.note}")
 
