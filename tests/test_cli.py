@@ -138,9 +138,13 @@ def test_limits_that_nothing_keeps_end_early(
 
 
 def test_results_come_out_of_a_terminal_without_stars() -> None:
+    Path("starred.yaml").write_text(
+        "template: mobilenet_v2\nparameters: {stages.*.kernel: [3, 5]}\nbaselines: [mobilenet_v2]\n"
+    )
+    arguments = ["search", "--space", "starred.yaml", "--objective", "macs", "--trials", "1"]
     code = "from nasattn.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code, *TINY, "--trials", "1", "--objective", "macs"],
+        [sys.executable, "-c", code, *arguments],
         check=False,
         capture_output=True,
         text=True,
@@ -148,8 +152,8 @@ def test_results_come_out_of_a_terminal_without_stars() -> None:
         | {"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONIOENCODING": "latin-1"},
     )
     assert done.returncode == 0, done.stderr
-    assert "\\u2605 a paper's network" in done.stdout
-    assert Path("runs/tiny-digits/front.csv").is_file()
+    assert "\\u2605 mobilenet_v2" in done.stdout
+    assert Path("runs/starred-digits/front.csv").is_file()
 
 
 def test_a_place_that_cannot_be_written_is_found_before_training(

@@ -39,10 +39,11 @@ def _cells(row: FrontRow, names: list[str]) -> list[Text]:
 
 def front_words(front: Front) -> str:
     """What the marks mean, and how far the figures can be trusted."""
-    behind = any(not row.on_front for row in front.rows)
-    words = [
-        f"{BASELINE} a paper's network" + (" (below the rule: not on the front)" if behind else "")
-    ]
+    words = []
+    if any(row.is_baseline for row in front.rows):
+        behind = any(not row.on_front for row in front.rows)
+        rule = " (below the rule: not on the front)" if behind else ""
+        words.append(f"{BASELINE} a paper's network{rule}")
     if "top1" in front.objectives and front.n_val:
         margin = 100 * front.accuracy_margin()
         words.append(

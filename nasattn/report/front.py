@@ -54,13 +54,15 @@ class Front:
         return int(self.ground.get("n_val", 0))
 
     def accuracy_margin(self) -> float:
-        """Half the 95 % interval of the best row's top1 from one run on `n_val` pictures (Wilson).
+        """Half the 95 % interval of the front's least certain top1 on `n_val` pictures (Wilson).
 
         It speaks of the pictures alone; another training seed would add to it.
         """
-        best = max((row.values["top1"] for row in self.rows if "top1" in row.values), default=0.5)
         z, n = 1.96, self.n_val
-        return z / (1 + z**2 / n) * math.sqrt(best * (1 - best) / n + z**2 / (4 * n**2))
+        found = [r.values["top1"] for r in self.rows if r.on_front and "top1" in r.values] or [0.5]
+        return max(
+            z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) for p in found
+        )
 
 
 def read_front(study: optuna.Study) -> Front:
