@@ -242,7 +242,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr("nasattn.cli.show.spaces_command", broken)
+    monkeypatch.setattr("nasattn.cli.spaces.spaces_command", broken)
     with pytest.raises(KeyError, match="a bug"):
         nasattn(monkeypatch, "spaces")
 

@@ -124,7 +124,7 @@ def dashboard(
 @app.command()
 def spaces() -> None:
     """List the search spaces."""
-    from nasattn.cli.show import spaces_command
+    from nasattn.cli.spaces import spaces_command
 
     spaces_command()
 

@@ -1,4 +1,4 @@
-"""`nasattn spaces` and `nasattn show`."""
+"""`nasattn show`: one network."""
 
 import json
 from dataclasses import dataclass
@@ -7,32 +7,14 @@ from pathlib import Path
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from nasattn.arch import Architecture, parse_architecture
 from nasattn.baselines import BASELINES, Baseline
 from nasattn.cost import count_macs, count_params
 from nasattn.data.load import MAX_RESOLUTION, MIN_RESOLUTION
 from nasattn.errors import ArchitectureError, UnknownNameError
-from nasattn.library import shipped
 from nasattn.model import build_model
 from nasattn.objectives import OBJECTIVES
-from nasattn.space import load_space
-
-
-def spaces_command() -> None:
-    """A table of the shipped spaces."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("space", "parameters", "baselines", "description"):
-        table.add_column(column, justify="right" if column == "parameters" else "left")
-    for name in shipped("search_spaces"):
-        space = load_space(name)
-        cells = (name, str(len(space.free)), " ".join(space.baselines), space.description)
-        table.add_row(*map(Text, cells))
-    console = Console(highlight=False)
-    console.print(table)
-    console.print("next: nasattn search --space mobile", style="dim")
-
 
 MAX_CLASSES = 100_000
 

@@ -65,7 +65,8 @@ def read_cifar(name: str, cache_dir: Path) -> Pictures:
                 for train in (True, False)
             )
     except (OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError) as e:
-        reason = " ".join(str(getattr(e, "reason", e)).split())
+        cause = getattr(e, "reason", e)
+        reason = " ".join(str(getattr(cause, "strerror", None) or cause).split())
         raise DataError(
             f"{name.lower()}: cannot be downloaded ({reason});"
             " pass --data a folder of class folders or an .npz file"

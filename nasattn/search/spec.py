@@ -98,9 +98,11 @@ def load_study_spec(name: str | None, changes: dict[str, Any]) -> StudySpec:
     Raises UnknownNameError for a name that is no file, StudyError for what does not fit.
     """
     if name is None:
-        return parse(StudySpec, changes, "study", StudyError)
+        return parse(StudySpec, changes, "options", StudyError)
     path = find_file("studies", name, what="study")
-    return parse(StudySpec, merge(read_yaml(path, StudyError), changes), str(path), StudyError)
+    data = read_yaml(path, StudyError)
+    parse(StudySpec, data, str(path), StudyError)  # what is wrong now, the file is to blame for
+    return parse(StudySpec, merge(data, changes), "options", StudyError)
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
