@@ -276,19 +276,28 @@ def test_no_command_shows_the_help(
     assert "search" in capsys.readouterr().out
 
 
-def wait_for(study_name: str, n: int, process: "subprocess.Popen[str]") -> None:
-    """Wait until a search has finished n trials."""
-    for _ in range(600):
+def in_mid_trial(study_name: str, n: int) -> bool:
+    """Whether n trials are finished and the next one is being evaluated."""
+    try:
+        study = optuna.load_study(study_name=study_name, storage="sqlite:///nasattn.db")
+    except Exception:  # the storage is being made
+        return False
+    trials = study.get_trials(deepcopy=False)
+    running = [t for t in trials if t.state == TrialState.RUNNING]
+    return sum(map(counts, trials)) >= n and any("architecture" in t.user_attrs for t in running)
+
+
+def stop_in_mid_trial(study_name: str, n: int, process: "subprocess.Popen[str]") -> None:
+    """Freeze a search (SIGSTOP) while it evaluates a network after its n-th."""
+    for _ in range(1200):
         if process.poll() is not None:
             pytest.fail(f"the search ended by itself: {process.communicate()}")
-        try:
-            study = optuna.load_study(study_name=study_name, storage="sqlite:///nasattn.db")
-            running = study.get_trials(states=(TrialState.RUNNING,))
-            if running and sum(map(counts, study.trials)) >= n:
+        if in_mid_trial(study_name, n):
+            process.send_signal(signal.SIGSTOP)  # it may have moved on since it was looked at
+            if in_mid_trial(study_name, n):
                 return
-        except Exception:  # the storage is being made
-            time.sleep(0.1)
-        time.sleep(0.1)
+            process.send_signal(signal.SIGCONT)
+        time.sleep(0.05)
     pytest.fail("the search did not get there")
 
 
@@ -298,7 +307,7 @@ LONGER = [*TINY[:-4], "--train-size", "640", "--epochs", "4"]
 @pytest.mark.slow
 def test_kill_9_in_mid_trial_then_the_same_command() -> None:
     process = start(*LONGER, "--trials", "4")
-    wait_for("tiny-digits", 2, process)
+    stop_in_mid_trial("tiny-digits", 2, process)
     process.kill()
     process.communicate()
     study = optuna.load_study(study_name="tiny-digits", storage="sqlite:///nasattn.db")
@@ -321,8 +330,9 @@ def test_kill_9_in_mid_trial_then_the_same_command() -> None:
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(stop: signal.Signals) -> None:
     process = start(*LONGER, "--trials", "40")
-    wait_for("tiny-digits", 1, process)
+    stop_in_mid_trial("tiny-digits", 1, process)
     process.send_signal(stop)
+    process.send_signal(signal.SIGCONT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "stopped, nothing is lost; to go on: nasattn search --space tiny.yaml" in out
