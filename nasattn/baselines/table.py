@@ -1,10 +1,8 @@
 """BASELINES: every network of the papers by name."""
 
-from nasattn.baselines.baseline import Baseline, Published
+from nasattn.baselines.baseline import Baseline
 from nasattn.baselines.mobile import MOBILE_BASELINES
 from nasattn.errors import UnknownNameError
-
-__all__ = ["BASELINES", "Baseline", "Published", "get_baseline"]
 
 BASELINES: dict[str, Baseline] = {baseline.name: baseline for baseline in MOBILE_BASELINES}
 
