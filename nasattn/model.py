@@ -1,6 +1,8 @@
 """build_model: the only way from an Architecture to an nn.Module."""
 
+from itertools import accumulate
 from math import prod
+from operator import mul
 
 from torch import Tensor, nn
 
@@ -31,6 +33,8 @@ class Network(nn.Module):
         self.conv = (
             conv_bn(last, arch.out_chs, 1, act=arch.act) if arch.head.conv_width else nn.Identity()
         )
+        self.strides, self._last_at = feature_strides(arch)
+        self.feature_chs = {s: arch.stages[i].width for s, i in self._last_at.items()}
         self.fusion_stage = arch.fusion_stage
         self.fusion = build_fusion(arch)
         self.pool = build_pooling(arch.head)
@@ -48,6 +52,22 @@ class Network(nn.Module):
             x = self.fusion(low, x)
         logits: Tensor = self.classifier(self.pool(x))
         return logits
+
+    def feature_maps(self, x: Tensor) -> dict[int, Tensor]:
+        """{stride: map after the last stage of that stride}, for what is built on a backbone."""
+        x = self.stem(x)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return {stride: maps[i] for stride, i in self._last_at.items()}
+
+
+def feature_strides(arch: Architecture) -> tuple[tuple[int, ...], dict[int, int]]:
+    """The strides at which a network has maps, and the last stage of each."""
+    strides = list(accumulate((arch.stem.stride, *(s.stride for s in arch.stages)), mul))[1:]
+    last = {stride: i for i, stride in enumerate(strides)}
+    return tuple(last), last
 
 
 def build_model(arch: Architecture, num_classes: int, in_chs: int = 3) -> Network:
