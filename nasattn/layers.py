@@ -1,11 +1,12 @@
 """The layers that networks are made of, but for attention."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
 
-from nasattn.arch import AttentionSpec, Placement, StageSpec
+from nasattn.arch import AttentionSpec, BareAttention, Placement
 from nasattn.attention import build_attention
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -23,48 +24,88 @@ def conv_bn(
     *,
     stride: int = 1,
     groups: int = 1,
+    dilation: int = 1,
     act: str | None = None,
 ) -> nn.Sequential:
     """Convolution (He initialisation, no bias), batch norm and, if named, an activation.
 
     Shapes: (N, in_chs, H, W) -> (N, out_chs, ceil(H / stride), ceil(W / stride)).
     """
+    padding = dilation * (kernel // 2)
     conv = nn.Conv2d(
-        in_chs, out_chs, kernel, stride, padding=kernel // 2, groups=groups, bias=False
+        in_chs, out_chs, kernel, stride, padding, dilation=dilation, groups=groups, bias=False
     )
     nn.init.kaiming_normal_(conv.weight, mode="fan_out")
     return nn.Sequential(conv, nn.BatchNorm2d(out_chs), *([ACTIVATIONS[act]()] if act else []))
 
 
-def attention_at(place: Placement, spec: AttentionSpec, channels: int) -> list[nn.Module]:
-    """The attention module in a list where `spec` puts one at `place`, else no module."""
-    if spec.kind == "none" or spec.placement != place:
-        return []
-    return [build_attention(spec.kind, channels, **spec.options)]
+def conv_norm_act(
+    in_chs: int,
+    out_chs: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    padding: int | None = None,
+    groups: int = 1,
+    norm: str = "batch",
+    act: str,
+    attention: Sequence[nn.Module] = (),
+) -> list[nn.Module]:
+    """Convolution, batch norm (or a bias), activation, attention, and LRN if it is the norm.
 
-
-class InvertedResidual(nn.Module):
-    """Expand 1x1, depthwise k x k, project 1x1 without activation, shortcut where shapes allow.
-
-    Shapes: (N, in_chs, H, W) -> (N, width, ceil(H / stride), ceil(W / stride)).
-    Source: Sandler et al., CVPR 2018. No expansion layer where expansion is 1.
+    Shapes: (N, in_chs, H, W) -> (N, out_chs, H', W'). Local response normalisation has the
+    constants of Krizhevsky et al., NIPS 2012, section 3.3.
     """
+    padding = kernel // 2 if padding is None else padding
+    bias = norm != "batch"
+    conv = nn.Conv2d(in_chs, out_chs, kernel, stride, padding, groups=groups, bias=bias)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out")
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    lrn = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2)
+    return [
+        conv,
+        *([nn.BatchNorm2d(out_chs)] if norm == "batch" else []),
+        ACTIVATIONS[act](),
+        *attention,
+        *([lrn] if norm == "lrn" else []),
+    ]
 
-    def __init__(self, in_chs: int, stage: StageSpec, *, stride: int, act: str) -> None:
+
+def round_width(width: float, divisor: int, least: int) -> int:
+    """The nearest multiple of `divisor` from `least` on, and no less than nine tenths of `width`.
+
+    The rule of MobileNet's authors, which timm's networks follow.
+    """
+    nearest = max(least, int(width + divisor / 2) // divisor * divisor)
+    return nearest + divisor if nearest < 0.9 * width else nearest
+
+
+def attention_of(spec: BareAttention, channels: int) -> list[nn.Module]:
+    """The attention module in a list, or no module."""
+    return [] if spec.kind == "none" else [build_attention(spec.kind, channels, **spec.options)]
+
+
+def attention_at(
+    place: Placement, spec: AttentionSpec, channels: int, strength: float = 1.0
+) -> list[nn.Module]:
+    """The attention module in a list where `spec` puts one at `place`, else no module."""
+    if spec.placement != place:
+        return []
+    modules = attention_of(spec, channels)
+    return modules if strength == 1 else [Blend(module, strength) for module in modules]
+
+
+class Blend(nn.Module):
+    """Attention of some strength s: x + s (attention(x) - x). Shapes: as those of the module."""
+
+    def __init__(self, attention: nn.Module, strength: float) -> None:
         super().__init__()
-        hidden = stage.hidden_width(in_chs)
-        self.body = nn.Sequential(
-            *([conv_bn(in_chs, hidden, 1, act=act)] if stage.expansion != 1 else []),
-            conv_bn(hidden, hidden, stage.kernel, stride=stride, groups=hidden, act=act),
-            *attention_at("after_spatial", stage.attention, hidden),
-            conv_bn(hidden, stage.width, 1),
-            *attention_at("before_add", stage.attention, stage.width),
-        )
-        self.has_shortcut = stride == 1 and in_chs == stage.width
+        self.attention = attention
+        self.strength = strength
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.body(x)
-        return x + y if self.has_shortcut else y
+        return torch.lerp(x, self.attention(x), self.strength)
 
 
 class GeM(nn.Module):
@@ -94,6 +135,32 @@ class MeanPool(nn.Module):
         return x.mean((2, 3))
 
 
+class GridPool(nn.Module):
+    """AlexNet's end: 3x3 max pooling with stride 2, then all of a map of `side` x `side` pixels.
+
+    Shapes: (N, C, H, W) -> (N, C side^2). Maps of another size are averaged to the grid, cell by
+    cell as adaptive average pooling does it, but in operators that ONNX has.
+    Source: Krizhevsky et al., NIPS 2012; torchvision's AlexNet has the same grid.
+    """
+
+    def __init__(self, side: int = 6) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        if min(x.shape[2:]) > 1:
+            x = max_pool2d(x, 3, stride=2, ceil_mode=True)
+        if tuple(x.shape[2:]) != (self.side, self.side):
+            rows, columns = (self._cells(n) for n in x.shape[2:])
+            cells = [x[:, :, r, c].mean((2, 3)) for r in rows for c in columns]  # each (N, C)
+            return torch.stack(cells, 2).flatten(1)  # (N, C side^2)
+        return x.flatten(1)
+
+    def _cells(self, n: int) -> list[slice]:
+        """The pixels that each cell of the grid covers, of `n` in a row."""
+        return [slice(i * n // self.side, -(-(i + 1) * n // self.side)) for i in range(self.side)]
+
+
 class AdaptiveFeatureFusion(nn.Module):
     """Fusion of two maps: alpha P_l(pool(low)) + beta P_h(high) [+ gamma W(P_l + P_h)].
 
@@ -111,8 +178,45 @@ class AdaptiveFeatureFusion(nn.Module):
         self.both = conv_bn(high_chs, high_chs, 1) if terms == 3 else None
         self.weights = nn.Parameter(torch.ones(terms))
 
-    def forward(self, low: Tensor, high: Tensor) -> Tensor:
-        low = self.low(self.pool(low))  # (N, high_chs, H, W)
+    def forward(self, lows: Sequence[Tensor], high: Tensor) -> Tensor:
+        (low,) = lows
+        low = self.low(pooled_to(high, self.pool(low)))  # (N, high_chs, H, W)
         high = self.high(high)
         fused: Tensor = self.weights[0] * low + self.weights[1] * high
         return fused if self.both is None else fused + self.weights[2] * self.both(low + high)
+
+
+class MultiScaleFusion(nn.Module):
+    """Attention in parallel on maps of several strides, added up at the last one's size.
+
+    y = a_0(high) + sum_i P_i(pool(a_i(low_i))), with an attention a of its own for each map and
+    P_i a 1x1 convolution with batch norm.
+
+    Shapes: lows (N, C_i, s_i H, s_i W), high (N, high_chs, H, W) -> (N, high_chs, H, W).
+    Source: paper 004's outlook ("parallel multi-scale attention fusion"); the design is ours.
+    """
+
+    def __init__(
+        self, low_chs: Sequence[int], strides: Sequence[int], high_chs: int, spec: BareAttention
+    ) -> None:
+        super().__init__()
+        self.high = nn.Sequential(*attention_of(spec, high_chs))
+        self.lows = nn.ModuleList(
+            nn.Sequential(
+                *attention_of(spec, chs),
+                nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False),
+                conv_bn(chs, high_chs, 1),
+            )
+            for chs, stride in zip(low_chs, strides, strict=True)
+        )
+
+    def forward(self, lows: Sequence[Tensor], high: Tensor) -> Tensor:
+        y: Tensor = self.high(high)
+        for low, branch in zip(lows, self.lows, strict=True):
+            y = y + pooled_to(y, branch(low))
+        return y
+
+
+def pooled_to(high: Tensor, low: Tensor) -> Tensor:
+    """A pooled map cut to the size of another: where strides round down it is a pixel larger."""
+    return low[:, :, : high.shape[2], : high.shape[3]]

@@ -1,19 +1,24 @@
 """build_model: the only way from an Architecture to an nn.Module."""
 
-from itertools import accumulate
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
 from math import prod
-from operator import mul
 
 from torch import Tensor, nn
 
 from nasattn.arch import Architecture, HeadSpec, StageSpec
 from nasattn.layers import (
+    ACTIVATIONS,
     AdaptiveFeatureFusion,
     GeM,
-    InvertedResidual,
+    GridPool,
     MeanPool,
+    MultiScaleFusion,
     attention_at,
+    attention_of,
     conv_bn,
+    conv_norm_act,
 )
 
 
@@ -25,49 +30,46 @@ class Network(nn.Module):
 
     def __init__(self, arch: Architecture, num_classes: int, in_chs: int) -> None:
         super().__init__()
-        self.stem = conv_bn(in_chs, arch.stem.width, 3, stride=arch.stem.stride, act=arch.act)
+        self.stem = build_stem(arch, in_chs)
         self.stages = nn.ModuleList(
-            build_stage(chs, stage, act=arch.act) for chs, stage in arch.with_in_chs()
+            build_stage(chs, stage, act=arch.act, strength=strength)
+            for (chs, stage), strength in zip(arch.with_in_chs(), strengths(arch), strict=True)
         )
         last = arch.stages[-1].width
+        self.norm = build_last_norm(arch)
         self.conv = (
             conv_bn(last, arch.out_chs, 1, act=arch.act) if arch.head.conv_width else nn.Identity()
         )
-        self.strides, self._last_at = feature_strides(arch)
-        self.feature_chs = {s: arch.stages[i].width for s, i in self._last_at.items()}
-        self.fusion_stage = arch.fusion_stage
+        self.strides = tuple(arch.strides)
+        self.feature_chs = {stride: arch.stages[i].width for stride, i in arch.strides.items()}
+        self._last_stages = tuple(arch.strides.values())
+        self.fusion_stages = arch.fusion_stages
         self.fusion = build_fusion(arch)
         self.pool = build_pooling(arch.head)
         self.classifier = build_classifier(arch.out_chs, arch.head, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        low = x
-        for i, stage in enumerate(self.stages):
-            x = stage(x)
-            if i == self.fusion_stage:
-                low = x
+        *lows, x = self._maps(x, self.fusion_stages)
         x = self.conv(x)  # (N, out_chs, h, w)
         if self.fusion is not None:
-            x = self.fusion(low, x)
+            x = self.fusion(lows, x)
         logits: Tensor = self.classifier(self.pool(x))
         return logits
 
     def feature_maps(self, x: Tensor) -> dict[int, Tensor]:
         """{stride: map after the last stage of that stride}, for what is built on a backbone."""
+        *earlier, _ = self._last_stages
+        return dict(zip(self.strides, self._maps(x, earlier), strict=True))
+
+    def _maps(self, x: Tensor, wanted: Sequence[int]) -> list[Tensor]:
+        """The maps after the wanted stages, and the final one."""
         x = self.stem(x)
         maps = []
-        for stage in self.stages:
+        for i, stage in enumerate(self.stages):
             x = stage(x)
-            maps.append(x)
-        return {stride: maps[i] for stride, i in self._last_at.items()}
-
-
-def feature_strides(arch: Architecture) -> tuple[tuple[int, ...], dict[int, int]]:
-    """The strides at which a network has maps, and the last stage of each."""
-    strides = list(accumulate((arch.stem.stride, *(s.stride for s in arch.stages)), mul))[1:]
-    last = {stride: i for i, stride in enumerate(strides)}
-    return tuple(last), last
+            if i in wanted:
+                maps.append(x)
+        return [*maps, self.norm(x)]
 
 
 def build_model(arch: Architecture, num_classes: int, in_chs: int = 3) -> Network:
@@ -79,39 +81,83 @@ def build_model(arch: Architecture, num_classes: int, in_chs: int = 3) -> Networ
     return Network(arch, num_classes, in_chs)
 
 
-def build_stage(in_chs: int, stage: StageSpec, *, act: str) -> nn.Sequential:
+def build_stem(arch: Architecture, in_chs: int) -> nn.Sequential:
+    """(N, in_chs, H, W) -> (N, stem width, H / stride, W / stride)."""
+    stem = arch.stem
+    if arch.stages[0].kind.preact:  # its first block norms
+        conv = nn.Conv2d(
+            in_chs, stem.width, stem.kernel, stem.stride, padding=stem.padding, bias=False
+        )
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out")
+        layers: list[nn.Module] = [conv]
+    else:
+        widths = [*[stem.width // 2] * (stem.convs - 1), stem.width]
+        layers = []
+        for i, (entering, width) in enumerate(pairwise([in_chs, *widths])):
+            is_last = i == len(widths) - 1
+            layers += conv_norm_act(
+                entering,
+                width,
+                stem.kernel,
+                stride=stem.stride if i == 0 else 1,
+                padding=stem.padding,
+                norm=stem.norm if is_last or stem.norm == "batch" else "none",
+                act=arch.act,
+                attention=attention_of(stem.attention, width) if is_last else (),
+            )
+    return nn.Sequential(*layers, *([nn.MaxPool2d(3, 2, padding=1)] if stem.pool else []))
+
+
+def strengths(arch: Architecture) -> list[float]:
+    """How strong the attention of each stage is."""
+    n = len(arch.stages)
+    return [(i + 1) / n if arch.progressive else 1.0 for i in range(n)]
+
+
+def build_stage(in_chs: int, stage: StageSpec, *, act: str, strength: float = 1.0) -> nn.Sequential:
     """The blocks of a stage, the first of which takes the stride and the change of width."""
-    blocks: list[nn.Module] = [InvertedResidual(in_chs, stage, stride=stage.stride, act=act)]
-    blocks += (
-        InvertedResidual(stage.width, stage, stride=1, act=act) for _ in range(stage.depth - 1)
-    )
-    return nn.Sequential(*blocks, *attention_at("after_stage", stage.attention, stage.width))
+    block = partial(stage.kind.load(), act=act, strength=strength)
+    blocks = [block(in_chs, stage, stride=stage.stride)]
+    blocks += (block(stage.width, stage, stride=1) for _ in range(stage.depth - 1))
+    after = attention_at("after_stage", stage.attention, stage.width, strength)
+    return nn.Sequential(*blocks, *after)
 
 
-def build_fusion(arch: Architecture) -> AdaptiveFeatureFusion | None:
-    """The fusion of the map after `arch.fusion_stage` with the final one, if there is one."""
+def build_last_norm(arch: Architecture) -> nn.Module:
+    """What a chain of pre-activation blocks leaves to do."""
+    last = arch.stages[-1]
+    if not last.kind.preact:
+        return nn.Identity()
+    return nn.Sequential(nn.BatchNorm2d(last.width), ACTIVATIONS[arch.act]())
+
+
+def build_fusion(arch: Architecture) -> nn.Module | None:
+    """The fusion of the maps after `arch.fusion_stages` with the final one, if there is one."""
     if arch.fusion.kind == "none":
         return None
-    return AdaptiveFeatureFusion(
-        arch.stages[arch.fusion_stage].width,
-        arch.out_chs,
-        stride=prod(stage.stride for stage in arch.stages[arch.fusion_stage + 1 :]),
-        terms=arch.fusion.terms,
-    )
+    chs = [arch.stages[i].width for i in arch.fusion_stages]
+    strides = [prod(stage.stride for stage in arch.stages[i + 1 :]) for i in arch.fusion_stages]
+    if arch.fusion.kind == "multi_scale":
+        return MultiScaleFusion(chs, strides, arch.out_chs, arch.fusion.attention)
+    terms = arch.fusion.terms
+    return AdaptiveFeatureFusion(chs[0], arch.out_chs, stride=strides[0], terms=terms)
 
 
 def build_pooling(head: HeadSpec) -> nn.Module:
-    """(N, C, H, W) -> (N, C)."""
-    if head.pooling == "avg":
-        return MeanPool()
-    return GeM(head.gem_p, learnable=head.gem_learnable)
+    """(N, C, H, W) -> (N, C), or (N, 36 C) as a grid."""
+    if head.pooling == "gem":
+        return GeM(head.gem_p, learnable=head.gem_learnable)
+    return GridPool() if head.pooling == "grid" else MeanPool()
 
 
 def build_classifier(in_chs: int, head: HeadSpec, num_classes: int) -> nn.Sequential:
-    """[Linear - h-swish] - [dropout] - linear: (N, in_chs) -> (N, num_classes)."""
+    """[Linear - activation - [dropout]] x layers - linear: (N, in_chs) -> (N, num_classes)."""
+    in_chs *= GridPool().side ** 2 if head.pooling == "grid" else 1
+    dropout = [nn.Dropout(head.dropout)] if head.dropout else []
     layers: list[nn.Module] = []
-    if head.hidden:
-        layers += [nn.Linear(in_chs, head.hidden), nn.Hardswish(inplace=True)]
-    if head.dropout:
-        layers.append(nn.Dropout(head.dropout))
-    return nn.Sequential(*layers, nn.Linear(head.hidden or in_chs, num_classes))
+    for _ in range(head.hidden_layers if head.hidden else 0):
+        layers += [nn.Linear(in_chs, head.hidden), ACTIVATIONS[head.hidden_act](), *dropout]
+        in_chs = head.hidden
+    if not head.hidden:
+        layers += dropout
+    return nn.Sequential(*layers, nn.Linear(in_chs, num_classes))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nasattn.arch import Architecture, AttentionSpec, Part, parse_architecture
+from nasattn.arch import Architecture, BareAttention, Part, parse_architecture
 from nasattn.attention.table import all_options
 from nasattn.errors import ArchitectureError, hint
 from nasattn.spec import spec_in
@@ -43,7 +43,7 @@ def _walk(tree: Mapping[str, Any], path: str) -> Iterator[tuple[type[Part], Any,
 def known_fields(part: type[Part]) -> list[str]:
     """Names of a part's fields in their order; for attention, the options of every kind too."""
     fields = list(part.model_fields)
-    if part is AttentionSpec:
+    if issubclass(part, BareAttention):
         fields += all_options()
     return fields
 
@@ -67,7 +67,7 @@ def get_path(arch: Architecture, path: str) -> Any:
             if int(step) >= len(value):
                 return None
             value = value[int(step)]
-        elif isinstance(value, AttentionSpec) and step not in AttentionSpec.model_fields:
+        elif isinstance(value, BareAttention) and step not in type(value).model_fields:
             value = value.options.get(step)
         else:
             value = getattr(value, step)
@@ -80,7 +80,7 @@ def set_path(tree: dict[str, Any], path: str, value: object) -> None:
     A new attention kind leaves the options of the old kind behind, but keeps the placement.
     """
     *_, (part, node, field) = _walk(tree, path)
-    if part is AttentionSpec and field == "kind" and node[field] != value:
-        for option in node.keys() - AttentionSpec.model_fields.keys():
+    if issubclass(part, BareAttention) and field == "kind" and node[field] != value:
+        for option in node.keys() - part.model_fields.keys():
             del node[option]
     node[field] = value

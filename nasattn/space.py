@@ -201,8 +201,10 @@ def _check_groups(space: SearchSpace) -> None:
     for i, stage in enumerate(space.template.stages):
         here = f"stages.{i}"
         entering = choices("stem.width" if i == 0 else f"stages.{i - 1}.width")
-        for kind, placement in product(
-            choices(f"{here}.attention.kind"), choices(f"{here}.attention.placement")
+        for kind, placement, block in product(
+            choices(f"{here}.attention.kind"),
+            choices(f"{here}.attention.placement"),
+            choices(f"{here}.block"),
         ):
             attention = AttentionSpec(kind=kind, placement=placement)
             if "groups" not in attention.options:
@@ -213,7 +215,8 @@ def _check_groups(space: SearchSpace) -> None:
             for in_chs, width, expansion, g in product(
                 *map(_numbers, (entering, widths, expansions, groups))
             ):
-                new = {"depth": 2, "width": width, "expansion": expansion, "attention": attention}
+                new = {"depth": 2, "block": block, "width": width, "expansion": expansion}
+                new["attention"] = attention
                 for channels in stage.model_copy(update=new).attention_widths(in_chs):
                     if channels % g:
                         raise ValueError(

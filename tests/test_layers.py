@@ -10,12 +10,12 @@ from torchvision.models import mobilenetv2 as torchvision_mobilenet  # type: ign
 from nasattn.arch import AttentionSpec, StageSpec
 from nasattn.attention.squeeze_excite import SqueezeExcite
 from nasattn.baselines import get_baseline
+from nasattn.blocks.inverted_residual import InvertedResidual
 from nasattn.cost import count_params
 from nasattn.layers import (
     ACTIVATIONS,
     AdaptiveFeatureFusion,
     GeM,
-    InvertedResidual,
     MeanPool,
     conv_bn,
 )
@@ -255,7 +255,7 @@ def test_adaptive_feature_fusion_is_the_formula(
     torch.manual_seed(2)
     nn.init.uniform_(fusion.weights, 0.5, 2)
     with torch.no_grad():
-        fusion(low, high)  # running statistics leave their start
+        fusion([low], high)  # running statistics leave their start
     fusion.eval()
 
     p_l = project_by_hand(pool_by_hand(low.double().numpy(), stride), fusion.low)
@@ -264,7 +264,7 @@ def test_adaptive_feature_fusion_is_the_formula(
     expected = alpha * p_l + beta * p_h
     if fusion.both is not None:
         expected += gamma[0] * project_by_hand(p_l + p_h, fusion.both)
-    np.testing.assert_allclose(fusion(low, high).detach().numpy(), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(fusion([low], high).detach().numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_adaptive_feature_fusion_starts_with_equal_terms() -> None:
