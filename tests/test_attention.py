@@ -1,6 +1,7 @@
 """Attention modules: the contract over the whole registry, and each formula on its own."""
 
 import inspect
+import io
 from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
@@ -10,15 +11,22 @@ import torch
 from numpy.typing import NDArray
 from timm.layers.cbam import CbamModule
 from timm.layers.eca import EcaModule
+from timm.layers.global_context import GlobalContext as TimmGlobalContext
+from timm.layers.non_local_attn import NonLocalAttn as TimmNonLocalAttn
 from timm.layers.squeeze_excite import SEModule
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 from nasattn.attention import ATTENTIONS, build_attention
+from nasattn.attention.bam import BottleneckAttn
 from nasattn.attention.cbam import ConvBlockAttn
 from nasattn.attention.eca import EfficientChannelAttn, eca_kernel
+from nasattn.attention.global_context import GlobalContext
 from nasattn.attention.lgam import LightGroupAttn
+from nasattn.attention.non_local import NonLocalAttn
 from nasattn.attention.sge import SpatialGroupEnhance
+from nasattn.attention.spatial import SpatialAttn
+from nasattn.attention.spatial_kernel import SpatialKernelAttn
 from nasattn.attention.squeeze_excite import SqueezeExcite
 from nasattn.cost import count_params
 from nasattn.errors import ArchitectureError, UnknownNameError
@@ -35,6 +43,8 @@ def other_values(annotation: Any, default: object) -> list[object]:
         return [not default]
     if annotation is int:
         return [value for value in (1, 2) if value != default]
+    if annotation is float:
+        return [value for value in (1.0, 8.0) if value != default]
     if get_origin(annotation) is Literal:
         return [value for value in get_args(annotation) if value != default]
     raise NotImplementedError(f"say which values of an option of type {annotation} to test")
@@ -62,16 +72,24 @@ def case_id(value: object) -> str:
     return str(value)
 
 
-def randomised(module: nn.Module) -> nn.Module:
-    """Every parameter and running statistic away from its start, in eval mode."""
+def randomised(module: nn.Module, spread: float = 1.0) -> nn.Module:
+    """Every parameter and running statistic away from its start, in eval mode.
+
+    `spread` is that of the weights: large logits of a softmax make much of the order of sums.
+    """
     torch.manual_seed(1)
     with torch.no_grad():
         for value in (*module.parameters(), *module.buffers()):
             if value.ndim > 1:
-                value.normal_()
+                value.normal_(std=spread)
             elif value.ndim == 1:
                 value.uniform_(0.1, 1)  # a variance among them
     return module.eval()
+
+
+def state(module: nn.Module) -> dict[str, Array]:
+    """Parameters and running statistics by name, for numpy."""
+    return {name: value.double().numpy() for name, value in module.state_dict().items()}
 
 
 def maps(*shape: int) -> Tensor:
@@ -80,6 +98,29 @@ def maps(*shape: int) -> Tensor:
 
 def sigmoid(x: Array) -> Array:
     return np.asarray(1 / (1 + np.exp(-x)))
+
+
+def convolve(x: Array, weight: Array, dilation: int = 1) -> Array:
+    """Same-size convolution: (N, C, H, W) with (O, C, k, k) -> (N, O, H, W)."""
+    *_, height, width = x.shape
+    k = weight.shape[-1]
+    border = (0, 0), (0, 0), *2 * ((k // 2 * dilation,) * 2,)
+    padded = np.pad(x, border)
+    out = np.zeros((len(x), len(weight), height, width))
+    for i, j in np.ndindex(k, k):
+        top, left = i * dilation, j * dilation
+        tap = padded[:, :, top : top + height, left : left + width]
+        out += np.einsum("oc,nchw->nohw", weight[:, :, i, j], tap)
+    return out
+
+
+def normalise(x: Array, weights: dict[str, Array], name: str) -> Array:
+    """Batch norm `name` in eval mode of (N, C, ...)."""
+    mean, var, scale, shift = (
+        weights[f"{name}.{part}"].reshape(-1, *(1,) * (x.ndim - 2))
+        for part in ("running_mean", "running_var", "weight", "bias")
+    )
+    return np.asarray((x - mean) / np.sqrt(var + 1e-5) * scale + shift)
 
 
 def rms(x: Tensor) -> float:
@@ -95,6 +136,12 @@ def test_attention_contract_holds(kind: str, options: dict[str, object]) -> None
 
 
 @pytest.mark.parametrize("kind", ATTENTIONS)
+def test_attention_contract_holds_away_from_the_start(kind: str) -> None:
+    # Where the last layer starts at zero, the first layers show in no output yet.
+    attention_contract(lambda channels: randomised(build_attention(kind, channels), 0.25))
+
+
+@pytest.mark.parametrize("kind", ATTENTIONS)
 def test_attentions_has_the_defaults_of_the_class(kind: str) -> None:
     row = ATTENTIONS[kind]
     channels, *options = inspect.signature(row.load()).parameters.values()
@@ -107,8 +154,8 @@ def test_attentions_has_the_defaults_of_the_class(kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("sa", {}, r"unknown attention 'sa'; did you mean 'lsa'\?"),
-        ("none", {}, "unknown attention 'none'; known: cbam, eca, "),
+        ("sg", {}, r"unknown attention 'sg'; did you mean 'sge'\?"),
+        ("none", {}, "unknown attention 'none'; known: bam, cbam, eca, "),
     ],
 )
 def test_build_attention_refuses_an_unknown_kind(
@@ -129,6 +176,16 @@ def test_build_attention_refuses_an_unknown_kind(
         ("cbam", {"bias": "perhaps"}, "'cbam': bias: must be a valid boolean.* is 'perhaps'"),
         ("lsa", {"kernel": 4}, "'lsa': kernel: must be 3, 5 or 7, is 4"),
         ("lgam", {"carry": "max"}, "'lgam': carry: must be 'mean' or 'sum', is 'max'"),
+        ("bam", {"combine": "max"}, "'bam': combine: must be 'add' or 'multiply', is 'max'"),
+        ("bam", {"dilation": 3}, "'bam': dilation: must be 1, 2, 4 or 6, is 3"),
+        ("gc", {"rd_ratio": 5000}, "'gc': rd_ratio: must be less than or equal to 4096"),
+        ("spatial", {"kernel": 9}, "'spatial': kernel: must be 3, 5 or 7, is 9"),
+        ("nl", {"hidden": 8}, "'nl': unknown field 'hidden'; known: bias, rd_ratio"),
+        ("ska", {"gem_p": 0.5}, "'ska': gem_p: must be greater than or equal to 1, is 0.5"),
+        ("ska", {"gem_p": float("nan")}, "'ska': gem_p: must be less than or equal to 8, is nan"),
+        ("ska", {"kernels": "3,9"}, "'ska': kernels: must be '3,5', '3,7' or '5,7', is '3,9'"),
+        ("ska", {"gate": "relu"}, "'ska': gate: must be 'sigmoid' or 'none', is 'relu'"),
+        ("ska", {"groups": 3}, "'ska': 3 groups do not divide 16"),
     ],
 )
 def test_build_attention_refuses_a_wrong_option(
@@ -242,6 +299,27 @@ def test_attention_contract_leaves_the_random_state() -> None:
         ("lgam", 64, {"rd_ratio": 64, "hidden_min": 1}, 2 * 64 * 1),
         ("lgam", 64, {"bias": True}, 2 * 64 * 8 + 4 * (16 + 8)),
         ("lgam", 64, {"bias": True, "bn": True}, 2 * 64 * 8 + 4 * (16 + 8)),
+        # BAM: weights 3 C h + h + 18 h^2 (depthwise 18 h), biases 4 h + C + 1, batch norms 8 h
+        ("bam", 64, {}, 3 * 64 * 4 + 18 * 4 * 4 + 64 + 13 * 4 + 1),
+        ("bam", 64, {"combine": "multiply", "dilation": 1}, 768 + 288 + 64 + 52 + 1),
+        ("bam", 64, {"depthwise": True}, 3 * 64 * 4 + 18 * 4 + 64 + 13 * 4 + 1),
+        ("bam", 64, {"rd_ratio": 8}, 3 * 64 * 8 + 18 * 8 * 8 + 64 + 13 * 8 + 1),
+        # GC: key C + 1, 2 C h, biases h + C, layer norm 2 h; h = C / r, at least 2
+        ("gc", 64, {}, 64 + 1 + 2 * 64 * 4 + 4 + 64 + 2 * 4),
+        ("gc", 16, {}, 16 + 1 + 2 * 16 * 2 + 2 + 16 + 2 * 2),
+        # Spatial: 2 k^2, bias 1: paper 004's listing has 99
+        ("spatial", 64, {}, 99),
+        ("spatial", 64, {"bias": False}, 98),
+        ("spatial", 64, {"kernel": 3}, 18 + 1),
+        # Non-local: 4 C d, biases 3 d + C; with d = C / 2 that is 2 C^2 + 2.5 C
+        ("nl", 256, {}, 2 * 256 * 256 + 640),
+        ("nl", 64, {"bias": False}, 2 * 64 * 64),
+        ("nl", 64, {"rd_ratio": 8}, 4 * 64 * 8 + 3 * 8 + 64),
+        # SKA: 3 ka^2 + 3 kb^2 a group; squeeze d, batch norm 2 d, select 2 d
+        ("ska", 64, {}, 27 + 75 + 5 * 32),
+        ("ska", 64, {"groups": 32, "hidden": 8}, 32 * (27 + 75 + 5 * 8)),
+        ("ska", 64, {"kernels": "3,7"}, 27 + 147 + 5 * 32),
+        ("ska", 64, {"kernels": "5,7", "gate": "none"}, 75 + 147 + 5 * 32),
     ],
 )
 def test_build_attention_has_the_formulas_params(
@@ -264,6 +342,22 @@ def test_build_attention_adds_what_paper_002_prints(
 ) -> None:
     added = sum(count_params(build_attention(kind, c, **options)) for c in RESNET18_WIDTHS)
     assert 2 * added == params
+
+
+@pytest.mark.parametrize(
+    ("widths", "options", "params"),
+    [
+        # The authors' module after three stages, and after all four of ResNet18
+        (RESNET18_WIDTHS[:3], {}, 22_991),
+        (RESNET18_WIDTHS, {}, 91_504),
+        # Paper 002, Table 1: 11.24 beside 11.17
+        (RESNET18_WIDTHS, {"depthwise": True}, 68_104),
+    ],
+)
+def test_bottleneck_attn_after_each_stage_has_params(
+    widths: tuple[int, ...], options: dict[str, Any], params: int
+) -> None:
+    assert sum(count_params(BottleneckAttn(c, **options)) for c in widths) == params
 
 
 @pytest.mark.parametrize(
@@ -307,7 +401,40 @@ def test_conv_block_attn_agrees_with_timm(bias: bool) -> None:
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
 
 
-# Values: the formulas of PAPERS.md, section 6, in numpy
+def test_global_context_agrees_with_timm() -> None:
+    ours = randomised(GlobalContext(32, rd_ratio=8))
+    theirs: Any = TimmGlobalContext(32, fuse_add=True, fuse_scale=False, rd_channels=4).eval()
+    theirs.mlp_add.norm.eps = 1e-5  # of GCNet's own code and torch; timm's is 1e-6
+    values = ours.state_dict().values()
+    pairs = zip(theirs.state_dict().items(), values, strict=True)
+    theirs.load_state_dict({name: value.view_as(like) for (name, like), value in pairs})
+    x = maps(2, 32, 7, 5)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rd_ratio", [2, 4])
+def test_non_local_attn_agrees_with_timm(rd_ratio: int, bias: bool) -> None:
+    ours = NonLocalAttn(16, rd_ratio=rd_ratio, bias=bias)
+    randomised(ours)
+    theirs: Any = TimmNonLocalAttn(16, rd_channels=16 // rd_ratio)  # type: ignore[no-untyped-call]
+    theirs.eval()  # its biases start at 0
+    theirs.scale = (16 // rd_ratio) ** -0.5  # timm's is by the channels before the reduction
+    theirs.norm = nn.Identity()
+    names = {"theta": "t", "phi": "p", "g": "g", "expand": "z"}
+    for own, name in names.items():
+        getattr(theirs, name).load_state_dict(getattr(ours, own).state_dict(), strict=bias)
+    x = maps(2, 16, 7, 5)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["gc", "nl"])
+def test_build_attention_starts_as_the_identity(kind: str) -> None:
+    x = maps(2, 16, 5, 4)
+    assert torch.equal(build_attention(kind, 16)(x), x)
+
+
+# Values: the formulas of the papers, in numpy
 
 
 def test_efficient_channel_attn_dense_is_a_full_layer() -> None:
@@ -373,6 +500,105 @@ def test_spatial_group_enhance_is_the_formula(groups: int) -> None:
 def test_spatial_group_enhance_starts_as_a_constant_gate() -> None:
     x = maps(2, 8, 5, 4)  # w = 0, b = 1
     torch.testing.assert_close(SpatialGroupEnhance(8)(x), x * torch.sigmoid(torch.tensor(1.0)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"combine": "multiply"},
+        {"dilation": 1, "rd_ratio": 4},
+        {"depthwise": True, "dilation": 2, "combine": "multiply"},
+    ],
+)
+def test_bottleneck_attn_is_the_formula(options: dict[str, Any]) -> None:
+    ours = randomised(BottleneckAttn(32, **{"rd_ratio": 8} | options))
+    x = maps(2, 32, 6, 5)
+    v, w = x.double().numpy(), state(ours)
+
+    def conv(x: Array, name: str, dilation: int = 1) -> Array:
+        weight = w[f"{name}.weight"]
+        if weight.shape[1] != x.shape[1]:  # depthwise: nothing from one channel to another
+            weight = np.eye(len(weight))[:, :, None, None] * weight
+        return convolve(x, weight, dilation) + w[f"{name}.bias"][:, None, None]
+
+    def relu_bn(x: Array, name: str) -> Array:
+        return np.maximum(normalise(x, w, name), 0)
+
+    pooled = v.mean((2, 3), keepdims=True)
+    channel = conv(relu_bn(conv(pooled, "channel.0"), "channel.1"), "channel.3")
+    spatial = relu_bn(conv(v, "spatial.0"), "spatial.1")
+    for i in (3, 6):
+        spatial = conv(spatial, f"spatial.{i}", options.get("dilation", 4))
+        spatial = relu_bn(spatial, f"spatial.{i + 1}")
+    spatial = conv(spatial, "spatial.9")
+    multiplies = options.get("combine") == "multiply"
+    both = channel * spatial if multiplies else channel + spatial
+    expected = v + v * sigmoid(both)
+    np.testing.assert_allclose(ours(x).detach().numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kernel", "bias"), [(7, True), (5, True), (3, False)])
+def test_spatial_attn_is_the_formula(kernel: int, bias: bool) -> None:
+    ours = randomised(SpatialAttn(6, kernel=kernel, bias=bias))
+    x = maps(2, 6, 5, 4)
+    v, w = x.double().numpy(), state(ours)
+    logits = convolve(np.stack([v.mean(1), v.max(1)], 1), w["conv.weight"])
+    if bias:
+        logits += w["conv.bias"]
+    np.testing.assert_allclose(ours(x).detach().numpy(), v * sigmoid(logits), rtol=1e-5, atol=1e-5)
+
+
+def ska_by_hand(x: Array, w: dict[str, Array], options: dict[str, Any]) -> Array:
+    """One group after the other; the options' names are those of SpatialKernelAttn."""
+    groups = options.get("groups", 1)
+    width, d = x.shape[1] // groups, len(w["squeeze.0.weight"]) // groups
+    out = np.empty_like(x)
+    for g in range(groups):
+        own, hidden = slice(g * width, (g + 1) * width), slice(g * d, (g + 1) * d)
+        v = x[:, own]  # (N, C / G, H, W)
+        p = options.get("gem_p", 3.0)
+        gem = (np.maximum(v, 1e-6) ** p).mean(1) ** (1 / p)
+        m = np.stack([v.mean(1), v.max(1), gem], 1)  # (N, 3, H, W)
+        a, b = (convolve(m, w[f"convs.{i}.weight"][g : g + 1])[:, 0] for i in (0, 1))
+        t = (a + b).mean((1, 2))  # (N,)
+        z = np.zeros((len(x), groups * d))
+        z[:, hidden] = t[:, None] * w["squeeze.0.weight"][hidden, 0, 0, 0]
+        z = np.maximum(normalise(z, w, "squeeze.1"), 0)[:, hidden]  # (N, d)
+        e = np.exp(z @ w["select.weight"][2 * g : 2 * g + 2, :, 0, 0].T)  # (N, 2)
+        share_a, share_b = (e / e.sum(1, keepdims=True)).T[:, :, None, None]  # (N, 1, 1)
+        u = share_a * a + share_b * b  # (N, H, W)
+        out[:, own] = v * (u if options.get("gate") == "none" else sigmoid(u))[:, None]
+    return out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"groups": 4, "hidden": 3},
+        {"groups": 2, "gem_p": 1.0, "kernels": "3,7"},
+        {"groups": 2, "gem_p": 6.5, "kernels": "5,7", "gate": "none"},
+    ],
+)
+def test_spatial_kernel_attn_is_the_formula(options: dict[str, Any]) -> None:
+    ours = randomised(SpatialKernelAttn(16, **options))
+    x = maps(3, 16, 6, 5)
+    expected = ska_by_hand(x.double().numpy(), state(ours), options)
+    np.testing.assert_allclose(ours(x).detach().numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_spatial_kernel_attn_keeps_small_values_at_a_high_power() -> None:
+    # 1e-5^8 is no number of float32, and would leave 0 of the mean of powers. All weights are
+    # positive, so that no sum cancels.
+    options = {"gem_p": 8.0, "gate": "none"}
+    ours = randomised(SpatialKernelAttn(4, **options))  # type: ignore[arg-type]
+    with torch.no_grad():
+        for weight in ours.parameters():
+            weight.abs_()
+    x = maps(2, 4, 5, 4).abs() * 1e-5
+    expected = ska_by_hand(x.double().numpy(), state(ours), options)
+    np.testing.assert_allclose(ours(x).detach().numpy(), expected, rtol=1e-4, atol=0)
 
 
 def lgam_by_hand(x: Array, mlps: list[list[Array]], options: dict[str, Any]) -> Array:
@@ -487,3 +713,66 @@ def test_light_group_attn_mean_stays_bounded(groups: int) -> None:
     y = LightGroupAttn(groups, groups=groups)(x)
     bound = ladder_rms(groups, 2, 1) + 1  # 3.7 for 8 groups, 5.4 for 32
     assert rms(y) <= bound < ladder_rms(groups, 1.5, 1.5) / 2 - 1
+
+
+def spread_by_formula(
+    groups: int, first: float, factor: float, mean: float, square: float
+) -> float:
+    """Rms of g A' + x for unit noise x, with `mean` and `square` those of the spatial gate g.
+
+    A' = P x, where P[k, j] = factor^(k - j) times what x_j enters with: `first` into the lowest
+    rung, `factor` into the others. g depends on the sign of a sum only, and so
+    E[(g A')^2] = E[g^2] E[A'^2].
+    """
+    k, j = np.indices((groups, groups))
+    enter = np.where(j == 0, first, factor)
+    p = np.where(k >= j, factor ** np.maximum(k - j, 0) * enter, 0)
+    squares = square * (p**2).sum(1) + 2 * mean * p.diagonal() + 1
+    return float(np.sqrt(squares.mean()))
+
+
+@pytest.mark.parametrize(
+    ("groups", "carry", "expected"),
+    [  # 3.8, 13.0 and 1.5
+        # sum: each rung times 1 + 1/2; the gate of a sum of 256 channels is 1/2 or 1, half each
+        (4, "sum", spread_by_formula(4, 1.5, 1.5, mean=0.75, square=0.625)),
+        (8, "sum", spread_by_formula(8, 1.5, 1.5, mean=0.75, square=0.625)),
+        # mean, the default: half of that from the second rung on; the gate of a mean is near 1/2
+        (8, "mean", spread_by_formula(8, 1.5, 0.75, mean=0.5, square=0.25)),
+    ],
+)
+def test_light_group_attn_spreads_unit_noise_by_the_formula(
+    groups: int, carry: str, expected: float
+) -> None:
+    attn = LightGroupAttn(256, groups=groups, carry=carry, spatial_reduce=carry)
+    for weight in attn.parameters():
+        nn.init.zeros_(weight)  # M = sigmoid(0) = 1/2
+    assert rms(attn(maps(8, 256, 16, 16))) == pytest.approx(expected, rel=0.02)
+
+
+# Deployment
+
+
+# torch's older exporter needs no further package; it says at each call that there is a newer one.
+@pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript-based ONNX export")
+@pytest.mark.filterwarnings("ignore:The feature will be removed. Please remove usage of this")
+@pytest.mark.parametrize(("kind", "options"), option_cases(), ids=case_id)
+def test_build_attention_exports_to_onnx(kind: str, options: dict[str, object]) -> None:
+    module = randomised(build_attention(kind, 16, **options))
+    file = io.BytesIO()
+    torch.onnx.export(
+        module,
+        (maps(2, 16, 7, 5),),
+        file,  # type: ignore[arg-type]  # a path or a file, says the older exporter
+        dynamo=False,
+        opset_version=17,
+        input_names=["x"],
+        dynamic_axes={"x": {0: "n"}},
+    )
+    onnx = pytest.importorskip("onnx")
+    onnx.checker.check_model(file.getvalue(), full_check=True)
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    x = maps(3, 16, 7, 5)
+    (y,) = session.run(None, {"x": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(y), module(x), rtol=1e-4, atol=1e-4)

@@ -1,24 +1,24 @@
 """The papers' networks: parameters and multiply-adds by hand, map sizes, small pictures."""
 
-from math import prod
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from nasattn.arch import Architecture, parse_architecture
 from nasattn.attention.eca import eca_kernel
-from nasattn.baselines import BASELINES, get_baseline
+from nasattn.baselines import BASELINES, Published, get_baseline
+from nasattn.baselines.baseline import PICTURES
 from nasattn.baselines.mobile import LAM_LADDER
 from nasattn.cost import count_macs, count_params
 from nasattn.errors import UnknownNameError
+from nasattn.layers import AdaptiveFeatureFusion
 from nasattn.model import Network, build_model
 
 
-def weightless(arch: Architecture) -> Network:
-    """The network for 1000 classes with shapes alone."""
+def weightless(arch: Architecture, num_classes: int = 1000) -> Network:
+    """The network with shapes alone."""
     with torch.device("meta"):
-        return build_model(arch, num_classes=1000)
+        return build_model(arch, num_classes)
 
 
 def map_sides(network: nn.Module, parts: list[nn.Module], x: Tensor) -> list[int]:
@@ -137,25 +137,44 @@ def test_lam_fuses_the_last_map_of_14_pixels() -> None:
     arch = get_baseline("lam").architecture
     assert arch.fusion_stage == 4
     fusion = weightless(arch).fusion
-    assert fusion is not None
+    assert isinstance(fusion, AdaptiveFeatureFusion)
     assert fusion.pool.kernel_size == 2  # 14 -> 7
     assert fusion.low[0].in_channels == 96
 
 
 @pytest.mark.parametrize("name", BASELINES)
-@pytest.mark.parametrize("resolution", [8, 16, 32])
-def test_baselines_end_with_four_pixels_on_small_pictures(name: str, resolution: int) -> None:
-    network = build_model(get_baseline(name).architecture.at_resolution(resolution), num_classes=10)
-    x = torch.zeros(1, 3, resolution, resolution)
-    assert map_sides(network, [network.conv], x) == [4]
+@pytest.mark.parametrize("resolution", [33, 224])
+def test_baselines_have_the_maps_that_they_say(name: str, resolution: int) -> None:
+    arch = get_baseline(name).architecture.at_resolution(resolution)
+    network = weightless(arch, num_classes=10)
+    x = torch.empty(1, 3, resolution, resolution, device="meta")
+    sizes = arch.map_sizes(resolution)
+    assert map_sides(network, [network.stem, *network.stages], x) == sizes
+    assert sizes[-1] >= min(4, resolution)
+    maps = network.feature_maps(x)
+    assert {s: m.shape[1] for s, m in maps.items()} == network.feature_chs
+    assert [m.shape[2] for m in maps.values()] == [sizes[1 + i] for i in arch.strides.values()]
     assert network(x).shape == (1, 10)
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_baselines_stay_as_drawn_at_224(name: str) -> None:
+@pytest.mark.parametrize("resolution", [8, 16, 32])
+def test_networks_of_many_strides_end_with_four_pixels(name: str, resolution: int) -> None:
     arch = get_baseline(name).architecture
-    assert arch.at_resolution(224) == arch
-    assert prod((arch.stem.stride, *(stage.stride for stage in arch.stages))) == 32
+    if max(arch.strides) == 32:
+        assert arch.at_resolution(resolution).map_sizes(resolution)[-1] == 4
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines_stay_as_drawn(name: str) -> None:
+    baseline = get_baseline(name)
+    drawn_for = 32 if name.endswith(CIFAR_NAMES) else 224
+    assert baseline.architecture.at_resolution(drawn_for) == baseline.architecture
+    assert baseline.architecture.at_resolution(224) == baseline.architecture
+
+
+CIFAR_NAMES = ("_cifar", "wrn16_10", "wrn16_10_lgam", "resnext29_32x4d", "resnext29_32x4d_lgam")
+COUNTED, MEASURED = {"params", "macs"}, {"top1", "top1_error", "map", "latency_ms"}
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -163,9 +182,33 @@ def test_baselines_are_under_their_name_and_say_their_source(name: str) -> None:
     baseline = BASELINES[name]
     assert baseline.name == name
     assert baseline.source
-    assert {p.metric for p in baseline.published} <= {"params", "macs", "top1", "latency_ms"}
-    assert all(p.source and p.where for p in baseline.published)
-    assert all(0 < p.value < 1 for p in baseline.published if p.metric == "top1")
+    for figure in baseline.published:
+        assert figure.paper in ("000", "001", "002", "003", "004")
+        assert figure.metric in COUNTED | MEASURED
+        assert figure.metric in MEASURED or figure.where in PICTURES
+        assert figure.value < 1 or figure.metric in COUNTED | {"latency_ms"}
+        assert figure.why or figure.verdict != "no"
+
+
+@pytest.mark.parametrize(
+    ("printed", "counted", "agrees"),
+    [
+        ("11.17 M", 11_174_000, True),  # rounded
+        ("62.3 M", 62_378_344, True),  # cut
+        ("62.3 M", 62_400_000, False),
+        ("120 M", 120_746_000, True),
+        ("2.2 M", 2_149_999, False),
+        ("3.5 M", 3_450_001, True),
+    ],
+)
+def test_published_agrees_to_its_printed_digits(printed: str, counted: int, agrees: bool) -> None:
+    assert Published("params", printed, "ImageNet", "000, Table 2").agrees(counted) is agrees
+
+
+def test_published_agrees_within_its_tolerance() -> None:
+    figure = Published("macs", "4.14 G", "ImageNet", "003, Table 2", tolerance=0.02)
+    assert figure.agrees(4.14e9 * 1.0199)
+    assert not figure.agrees(4.14e9 * 0.979)
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -191,5 +234,56 @@ def test_arch_ids_are_what_stored_studies_know() -> None:
     assert {name: row.architecture.arch_id for name, row in BASELINES.items()} == {
         "lam": "32fbc26600d3",
         "lam_ladder": "796732ed8462",
+        "lam_ladder_base": "201098edb2ed",
+        "lam_ladder_eca": "a9307af3692d",
+        "lam_ladder_lsa": "2a90a34d152e",
+        "lam_ladder_aff": "b6758ec4e2a7",
         "mobilenet_v2": "19cd12e3c264",
+        "resnet18_cifar": "9b11afc45360",
+        "resnet18": "9fc2809a3782",
+        "resnet18_se_cifar": "af520c964797",
+        "resnet18_se": "afeca8f96038",
+        "resnet18_sge_cifar": "c5374f6d8b1d",
+        "resnet18_sge": "b9d9e335152b",
+        "resnet18_cbam_cifar": "5f96e27d6f6a",
+        "resnet18_cbam": "e89aec37c3a9",
+        "resnet18_bam_cifar": "07ae393a3b7d",
+        "resnet18_bam": "75ae63609fed",
+        "resnet18_lgam_cifar": "ec548b2fd0ce",
+        "resnet18_lgam": "33f05b04d3e2",
+        "resnet20_cifar": "485bcaa72469",
+        "resnet32_cifar": "987bd5b24220",
+        "resnet56_cifar": "7a5c59c95f3f",
+        "resnet34": "e69c73583a5c",
+        "resnet34_cifar": "6c9e77c3768e",
+        "resnet34_lgam_cifar": "5790ed7c916e",
+        "wrn16_10": "14081a5a4073",
+        "wrn16_10_lgam": "190032b1e654",
+        "resnext29_32x4d": "25a6e9ba5991",
+        "resnext29_32x4d_lgam": "666811ff8ca6",
+        "resnet50": "72cdd78ff7cd",
+        "resnet101": "d0010c9db0ec",
+        "resnext50_32x4d": "3734714eb677",
+        "resnext101_32x4d": "bd19980f51ba",
+        "seresnext50_32x4d": "c97ea267c5f9",
+        "seresnext101_32x4d": "f01bc445b8b6",
+        "skresnext50_32x4d": "faa534964363",
+        "skresnext101_32x4d": "5be53c3782f9",
+        "resnet50_cbam": "fd6759eafd8c",
+        "resnet101_cbam": "6bc98eef58e4",
+        "resnest50_fast": "8e2fb968a902",
+        "resnest50": "33f7b0c96c89",
+        "resnest101_fast": "e701d89fb8f2",
+        "resnest101": "955551660fb7",
+        "resnest200": "78bf14dafe57",
+        "resneskt50": "56a50fdb65a5",
+        "resneskt101": "6d770f3e2e54",
+        "resneskt200": "cb223ab48ae0",
+        "resneskt50_paper": "03536fc96442",
+        "resneskt101_paper": "367b76c1b94a",
+        "resneskt200_paper": "61fc11dbdd28",
+        "alexnet": "71f6bd627517",
+        "alexnet_spatial": "19202ea940c8",
+        "alexnet_se": "2c982939b519",
+        "alexnet_nl": "015dfe8bf446",
     }

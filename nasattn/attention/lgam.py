@@ -15,9 +15,10 @@ class LightGroupAttn(nn.Module):
     Parameters: 2 C h with h = max(C' / rd_ratio, hidden_min); biases add G (C' + h), bn adds none
     (batch norm without scale and shift, which keeps the counts of paper 002's Table 1).
     Source: paper 002, equations (2) to (7), where carry and the spatial reduce are sums. With a
-    sum the ladder grows by 1.5 to 2 a group (an output spread of 16 for G = 8, 4.5e6 for G = 32),
-    and the summed spatial gate is 1 nearly everywhere. Our default is `mean`: the ladder grows
-    with G at most, and the gate informs. carry="sum", spatial_reduce="sum" is the paper's text.
+    sum the ladder grows by 1.5 to 2 a group (from unit noise, an output spread of 13 for G = 8 and
+    over 1e5 for G = 32 where every gate is at its lowest), and the summed spatial gate is 1 nearly
+    everywhere. Our default is `mean`: the ladder grows with G at most, and the gate informs.
+    carry="sum", spatial_reduce="sum" is the paper's text.
     Neither of the paper's gates can fall below one half; relu_before_sigmoid=False lifts that.
     """
 

@@ -22,7 +22,9 @@ class SpatialGroupEnhance(nn.Module):
         t = (v * v.mean((2, 3), keepdim=True)).sum(1)  # (NG, H, W)
         t = t - t.mean((1, 2), keepdim=True)
         # A blank map or a single position has no spread: sqrt's gradient at 0 would be infinite.
-        variance = t.square().sum((1, 2), keepdim=True) / max(h * w - 1, 1)
+        # Sums instead of max(h * w - 1, 1), on which an exporter's trace would have to branch.
+        degrees = h * w - 1 + (h * w == 1)
+        variance = t.square().sum((1, 2), keepdim=True) / degrees
         std = variance.clamp(min=1e-12).sqrt()
         t = (t / (std + 1e-5)).view(n, self.groups, h, w)  # (N, G, H, W)
         gate = torch.sigmoid(t * self.weight + self.bias)

@@ -1,7 +1,7 @@
 """ATTENTIONS: every kind of attention, where its module lives and which options it has."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -98,11 +98,58 @@ ATTENTIONS: dict[str, AttentionKind] = {
         spatial_reduce=(Literal["mean", "sum"], "mean"),
         relu_before_sigmoid=(bool, True),
     ),
+    "bam": _kind(
+        "bam:BottleneckAttn",
+        "Park et al., BMVC 2018; paper 002, Table 1",
+        rd_ratio=(Count, 16),
+        dilation=(Literal[1, 2, 4, 6], 4),
+        combine=(Literal["add", "multiply"], "add"),
+        depthwise=(bool, False),
+    ),
+    "gc": _kind(
+        "global_context:GlobalContext",
+        "Cao et al., ICCV Workshops 2019",
+        rd_ratio=(Count, 16),
+    ),
+    "spatial": _kind(
+        "spatial:SpatialAttn",
+        "paper 004, spatial attention",
+        kernel=(Literal[3, 5, 7], 7),
+        bias=(bool, True),
+    ),
+    "nl": _kind(
+        "non_local:NonLocalAttn",
+        "Wang et al., CVPR 2018; paper 004, self-attention",
+        rd_ratio=(Count, 2),
+        bias=(bool, True),
+    ),
+    "ska": _kind(
+        "spatial_kernel:SpatialKernelAttn",
+        "paper 003, spatial kernel selection",
+        groups=(Count, 1),
+        hidden=(Count, 32),
+        gem_p=(Annotated[float, Field(ge=1, le=8)], 3.0),
+        kernels=(Literal["3,5", "3,7", "5,7"], "3,5"),
+        gate=(Literal["sigmoid", "none"], "sigmoid"),
+    ),
 }
 
 
-def all_options() -> list[str]:
-    """Names of the options of every kind, in the order of the table."""
+def all_options(asked: Iterable[str] = ()) -> list[str]:
+    """Names of the options of every kind, in the order of the table.
+
+    Where one of `asked` is none of them, the installed plug-ins are loaded for theirs.
+    """
+    if set(asked) - set(names := _option_names()):
+        from nasattn.attention.plugins import entry_point_kinds, load_entry_point
+
+        for kind in entry_point_kinds():
+            load_entry_point(kind)
+        names = _option_names()
+    return names
+
+
+def _option_names() -> list[str]:
     return list(dict.fromkeys(o for row in ATTENTIONS.values() for o in row.options.model_fields))
 
 
@@ -121,7 +168,18 @@ def build_attention(kind: str, channels: int, **options: object) -> "nn.Module":
 
 
 def get_kind(kind: object) -> AttentionKind:
-    """A row of ATTENTIONS; raises UnknownNameError."""
+    """A row of ATTENTIONS, or of an installed plug-in; raises UnknownAttentionError."""
+    if isinstance(kind, str) and kind not in ATTENTIONS:
+        from nasattn.attention.plugins import load_entry_point
+
+        load_entry_point(kind)
     if not isinstance(kind, str) or kind not in ATTENTIONS:
-        raise UnknownNameError("attention", kind, known=ATTENTIONS)
+        raise UnknownAttentionError("attention", kind, known=ATTENTIONS)
     return ATTENTIONS[kind]
+
+
+class UnknownAttentionError(UnknownNameError):
+    """A kind that is neither built in nor that of a plug-in that could be found."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} (a plug-in's needs --plugin FILE.py:CLASS)"

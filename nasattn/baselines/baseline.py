@@ -6,6 +6,7 @@ from typing import Literal
 
 from nasattn.arch import Architecture
 
+Verdict = Literal["match", "fit", "no"]
 UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "%": 1e-2, "ms": 1.0}
 
 
@@ -34,11 +35,11 @@ class Published:
     because it has it: possible, no evidence) or "no" (no reading has it; `why` says more).
     """
 
-    metric: str  # params, macs, top1 (a fraction), latency_ms
+    metric: str  # params, macs, top1, top1_error, map (fractions), latency_ms
     printed: str
     where: str  # a key of PICTURES, or a device
     source: str  # paper, table
-    verdict: Literal["match", "fit", "no"] = "match"
+    verdict: Verdict = "match"
     tolerance: float | None = None  # relative; None: to the printed digits
     why: str = ""
 
@@ -60,7 +61,7 @@ class Published:
         number, _, unit = self.printed.partition(" ")
         decimals = len(number.partition(".")[2])
         shifted = counted / UNITS[unit] * 10**decimals
-        return round(float(number) * 10**decimals) in (round(shifted), math.floor(shifted))
+        return round(float(number) * 10**decimals) in (math.floor(shifted), math.floor(shifted + 0.5))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,234 @@
+"""Attention modules from outside: a class in a file, in a module, or behind an entry point.
+
+A file that is named here is executed: it is the user's own code, named on the user's own command
+line. No YAML or JSON file can name one.
+"""
+
+import hashlib
+import importlib
+import inspect
+import keyword
+import re
+import sys
+import traceback
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import AllowInfNan, TypeAdapter, ValidationError, create_model
+
+from nasattn.attention.table import ATTENTIONS, AttentionKind, Count
+from nasattn.errors import NasattnError, hint, shown
+from nasattn.spec import Spec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+GROUP = "nasattn.attention"  # of entry points
+RESERVED = ("kind", "placement")  # fields of AttentionSpec: no option can be called so
+OPTION_TYPES: dict[type, Any] = {
+    bool: bool,
+    int: int,
+    float: Annotated[float, AllowInfNan(False)],  # a NaN would not even equal itself
+}
+
+PLUGINS: dict[str, str] = {}  # the kinds that were loaded, each with its target as it was given
+
+
+class PluginError(NasattnError):
+    """A plug-in that cannot be loaded, or a class that cannot be a kind of attention."""
+
+
+def load_plugin(target: str) -> str:
+    """Make the class at `FILE.py:CLASS` or `PACKAGE.MODULE:CLASS` a row of ATTENTIONS.
+
+    The class is built as Class(channels, *, option: type = default, ...): its signature gives the
+    options, the first line of its docstring the source. The kind's name, which is returned, is
+    its attribute `name` where it has one, else the class's name in snake case. A target that is
+    given again is not loaded again. Raises PluginError in one line.
+    """
+    place, class_name = _split(target)
+    module = _run_file(Path(place)) if place.endswith(".py") else _import_module(place)
+    cls = _find_class(module, target)
+    own = getattr(cls, "name", None)
+    kind = own if isinstance(own, str) else snake_case(class_name)
+    _register(kind, target, module, cls)
+    return kind
+
+
+def load_entry_point(kind: str) -> None:
+    """Load the installed plug-in of that name, where there is one; raises PluginError."""
+    targets = {entry.value for entry in metadata.entry_points(group=GROUP, name=kind)}
+    if len(targets) > 1:
+        both = " and ".join(sorted(targets))
+        raise PluginError(f"plug-in {kind!r}: two installed packages have it, {both}")
+    for target in targets:
+        module = _import_module(_split(target)[0])
+        _register(kind, target, module, _find_class(module, target))
+
+
+def entry_point_kinds() -> list[str]:
+    """The names of the installed plug-ins; loads none of them."""
+    return sorted(metadata.entry_points(group=GROUP).names)
+
+
+def snake_case(name: str) -> str:
+    """`my_attn` of `MyAttn`, `se_block2d` of `SEBlock2d`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _split(target: str) -> tuple[str, str]:
+    """The place and the class of a target."""
+    place, _, name = target.rpartition(":")
+    if not place or not name.isidentifier():
+        raise PluginError(f"plug-in {shown(target)}: must be FILE.py:CLASS or PACKAGE.MODULE:CLASS")
+    return place, name
+
+
+def _register(kind: str, target: str, module: ModuleType, cls: "type[nn.Module]") -> None:
+    class_name = _split(target)[1]
+    if not re.fullmatch(r"[A-Za-z_]\w*", kind, re.ASCII) or keyword.iskeyword(kind):
+        raise PluginError(f"{target}: the kind's name must be a plain identifier, is {shown(kind)}")
+    options = create_model(f"{class_name}Options", __base__=Spec, **_options(cls, target))
+    source = next(iter((cls.__doc__ or "").strip().splitlines()), target)
+    row = AttentionKind(f"{module.__name__}:{class_name}", options, source)
+    if kind in PLUGINS and ATTENTIONS[kind].target != row.target:
+        raise PluginError(f"{target}: plug-in {PLUGINS[kind]} has the name {kind!r} already")
+    if kind not in PLUGINS and (kind in ATTENTIONS or kind == "none"):
+        raise PluginError(
+            f"{target}: {kind!r} is a built-in kind; give the plug-in a `name` of its own"
+        )
+    if kind not in PLUGINS:
+        ATTENTIONS[kind] = row
+        PLUGINS[kind] = target
+
+
+# From a target to a class
+
+
+def _run_file(path: Path) -> ModuleType:
+    """The module that a file makes; a file that was run already is not run again."""
+    try:
+        source = path.read_bytes()
+        full = str(path.resolve())
+    except (OSError, ValueError) as e:
+        raise PluginError(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e})") from e
+    name = f"nasattn_plugin_{hashlib.sha256(full.encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module = ModuleType(name)
+    module.__file__ = full
+    sys.modules[name] = module  # where AttentionKind.load and pickle look for it
+    try:
+        exec(compile(source, full, "exec", dont_inherit=True), vars(module))
+    except BaseException as e:
+        del sys.modules[name]
+        if isinstance(e, Exception | SystemExit):
+            raise PluginError(_cause(e, {full: str(path)})) from e
+        raise
+    return module
+
+
+def _import_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as e:
+        if isinstance(e, ModuleNotFoundError) and f"{name}.".startswith(f"{e.name}."):
+            raise PluginError(
+                f"plug-in {name}: no module {e.name!r} is installed; a file is named FILE.py:CLASS"
+            ) from e
+        raise PluginError(_cause(e, {}, name)) from e
+
+
+def _cause(e: BaseException, names: dict[str, str], place: str = "") -> str:
+    """'file:line: what went wrong', the line being the last one in the file that was loaded."""
+    machinery = (__file__, importlib.__file__)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(e.__traceback__)
+        if frame.filename not in machinery and not frame.filename.startswith("<frozen ")
+    ]
+    message = next(iter(str(e).strip().splitlines()), "")
+    file, line = next(iter(names), place), None
+    if frames:
+        file = frames[0].filename
+        line = [frame.lineno for frame in frames if frame.filename == file][-1]
+    elif isinstance(e, SyntaxError):
+        file, line, message = e.filename or file, e.lineno, e.msg
+    where = f"{names.get(file, file)}:{line}" if line else names.get(file, file)
+    what = f"{type(e).__name__}: {message[:200]}" if message else type(e).__name__
+    return f"{where}: cannot be imported ({what})"
+
+
+def _find_class(module: ModuleType, target: str) -> "type[nn.Module]":
+    from torch import nn
+
+    def is_one(value: object) -> bool:
+        return isinstance(value, type) and issubclass(value, nn.Module) and value is not nn.Module
+
+    place, name = _split(target)
+    cls: type[nn.Module] | None = getattr(module, name, None)
+    if cls is None:
+        classes = [name for name, value in vars(module).items() if is_one(value)]
+        known = hint(name, classes) if classes else "there is no torch.nn.Module in it"
+        raise PluginError(f"{place}: no class {name!r}; {known}")
+    if not is_one(cls):
+        what = "another class" if isinstance(cls, type) else f"a {type(cls).__name__}"
+        raise PluginError(f"{target}: must be a class of torch.nn.Module, is {what}")
+    return cls
+
+
+# From a class to its options
+
+
+def _options(cls: "type[nn.Module]", where: str) -> dict[str, Any]:
+    """Option -> (type, default), as the class's signature has them."""
+    try:
+        signature = inspect.signature(cls, eval_str=True)
+    except Exception as e:  # an annotation that is a string is evaluated: anything may come of it
+        raise PluginError(f"{where}: has no readable signature ({type(e).__name__}: {e})") from e
+    first, options = None, list(signature.parameters.values())
+    if options:
+        first = options.pop(0).kind
+    if first not in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
+        raise PluginError(
+            f"{where}: must be built as {cls.__name__}(channels, *, option: type = default, ...), "
+            f"is {cls.__name__}{signature}"
+        )
+    return {p.name: _option(p, f"{where}: option {p.name!r}") for p in options}
+
+
+def _option(option: inspect.Parameter, where: str) -> tuple[Any, Any]:
+    """The type and the default of one option; raises PluginError for what cannot be one."""
+    name, default = option.name, option.default
+    if option.kind not in (option.KEYWORD_ONLY, option.POSITIONAL_OR_KEYWORD):
+        raise PluginError(f"{where}: options are written out one by one, not as {option}")
+    if name in RESERVED or name.startswith(("_", "model_")) or hasattr(Spec, name):
+        raise PluginError(f"{where}: no option can have this name")
+    if option.annotation is option.empty:
+        raise PluginError(f"{where}: has no type; write {name}: int = ..., or the like")
+    if default is option.empty:
+        raise PluginError(f"{where}: has no default")
+    annotation = _option_type(option, where)
+    try:
+        return annotation, TypeAdapter(annotation).validate_python(default, strict=True)
+    except ValidationError as e:
+        reason = e.errors()[0]["msg"].replace("Input should be", "must be")
+        raise PluginError(f"{where}: the default {reason}, is {shown(default)}") from e
+
+
+def _option_type(option: inspect.Parameter, where: str) -> Any:
+    annotation = option.annotation
+    if option.name == "groups":  # they divide the channels
+        if annotation is int:
+            return Count
+        raise PluginError(f"{where}: must be an int")
+    if get_origin(annotation) is Literal and {type(v) for v in get_args(annotation)} <= {str, int}:
+        return annotation
+    if not isinstance(annotation, type) or annotation not in OPTION_TYPES:
+        raise PluginError(
+            f"{where}: must be a bool, int, float or a Literal of strings or whole numbers, "
+            f"is {inspect.formatannotation(annotation)}"
+        )
+    return OPTION_TYPES[annotation]
