@@ -59,6 +59,12 @@ def path_order(tree: Mapping[str, Any], path: str) -> tuple[int, ...]:
     return (*fields, *(int(step) for step in path.split(".") if step.isdigit()))
 
 
+def default_of(tree: Mapping[str, Any], path: str) -> Any:
+    """The default of the field at `path`; None for an option of an attention kind."""
+    *_, (part, _, field) = _walk(tree, path)
+    return part.model_fields[field].default if field in part.model_fields else None
+
+
 def get_path(arch: Architecture, path: str) -> Any:
     """The value of one field; None where the network has no such stage."""
     value: Any = arch

@@ -1,21 +1,21 @@
 """SearchSpace: a template network and the fields of it that may vary."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from random import Random
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from nasattn.arch import Architecture, AttentionSpec, parse_architecture
+from nasattn.arch import Architecture, parse_architecture
 from nasattn.baselines import get_baseline
 from nasattn.distributions import Categorical, Distribution, FloatRange, IntRange, draw
 from nasattn.errors import ArchitectureError, SpaceError
 from nasattn.library import find_file
 from nasattn.objectives import parse_constraint
-from nasattn.paths import get_path, is_active, path_order, set_path
+from nasattn.paths import default_of, get_path, is_active, path_order, set_path
 from nasattn.spec import Spec, differences, parse, read_yaml
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ class SearchSpace(Spec):
     `stages.width` that field of every stage, each by itself; `stages.*.width` of every stage, tied
     to one value. The more exact path wins. A parameter exists in a network only where its field
     means something there (an option that the chosen attention kind has, GeM's p under GeM).
-    A depth of 0, allowed for the last stage, leaves the stage out.
+    A depth of 0, allowed for the last stage, leaves the stage out. Some choices may not go together
+    (groups that do not divide a width); a value that goes with none is refused.
     """
 
     name: str
@@ -66,7 +67,6 @@ class SearchSpace(Spec):
     @model_validator(mode="after")
     def _check(self) -> Self:
         _check_parameters(self)
-        _check_groups(self)
         _check_values(self)
         for name in self.baselines:
             self.encode(get_baseline(name).architecture, name)
@@ -92,7 +92,7 @@ class SearchSpace(Spec):
         for name in params.keys() - {p.name for p in self.free}:
             raise SpaceError(f"space {self.name!r}: no parameter {name!r}")
 
-        def given(parameter: Parameter, path: str) -> Any:
+        def given(parameter: Parameter, paths: Sequence[str]) -> Any:
             if parameter.name not in params:
                 raise SpaceError(f"space {self.name!r}: parameter {parameter.name!r} is missing")
             value = params[parameter.name]
@@ -105,9 +105,14 @@ class SearchSpace(Spec):
     def encode(self, arch: Architecture, name: str = "architecture") -> Params:
         """The params that decode to `arch`; raises SpaceError saying what lies outside."""
 
-        def read(parameter: Parameter, path: str) -> Any:
-            value = get_path(arch, path)
-            if value is None and path.endswith(".depth"):
+        tree = self.template.model_dump()
+
+        def read(parameter: Parameter, paths: Sequence[str]) -> Any:
+            # Where a field makes no difference it stands at its default: another value is meant.
+            values = [get_path(arch, path) for path in paths]
+            default = default_of(tree, paths[0])
+            value = next((v for v in values if v not in (None, default)), values[0])
+            if value is None and parameter.name.endswith(".depth"):
                 value = 0  # a stage that the network does not have
             if not parameter.distribution.contains(value):
                 raise SpaceError(
@@ -126,26 +131,31 @@ class SearchSpace(Spec):
         return params
 
     def suggest(self, trial: "BaseTrial") -> Params:
-        """Ask an Optuna trial for every parameter that means something, in order."""
+        """Ask an Optuna trial for every parameter that means something, in order.
+
+        Raises ArchitectureError where the choices do not go together.
+        """
         return self._build(lambda p, _: p.distribution.suggest(trial, p.name))[0]
 
     def sample(self, rng: Random) -> Params:
-        """Params drawn uniformly, choice by choice."""
-        return self._build(lambda p, _: draw(p.distribution, rng))[0]
+        """Params drawn uniformly, choice by choice, until their network can be built."""
+        for _ in range(N_TRIES):
+            with suppress(ArchitectureError):
+                return self._build(lambda p, _: draw(p.distribution, rng))[0]
+        raise SpaceError(f"space {self.name!r}: none of {N_TRIES} sampled networks can be built")
 
-    def at_resolution(self, resolution: int) -> "SearchSpace":
-        """The space for pictures of another size (see Architecture.at_resolution)."""
-        return self.model_copy(update={"template": self.template.at_resolution(resolution)})
+    def _build(self, choose: Callable[[Parameter, list[str]], Any]) -> tuple[Params, Architecture]:
+        """Walk the parameters in order, choosing a value for each that means something.
 
-    def _build(self, choose: Callable[[Parameter, str], Any]) -> tuple[Params, Architecture]:
-        """Walk the parameters in order, choosing a value for each that means something."""
+        `choose` is given the parameter and those of its fields that mean something so far.
+        """
         tree = self.template.model_dump()
         params: Params = {}
         for parameter in self.free:
             active = [path for path in parameter.paths if is_active(tree, path)]
             if not active:
                 continue
-            params[parameter.name] = choose(parameter, active[0])
+            params[parameter.name] = choose(parameter, active)
             for path in active:
                 set_path(tree, path, params[parameter.name])
         return params, parse_architecture(tree, f"space {self.name!r}")
@@ -191,59 +201,16 @@ def _check_parameters(space: SearchSpace) -> None:
                 )
 
 
-def _check_groups(space: SearchSpace) -> None:
-    """Every group count divides every number of channels that it can meet."""
-    free = {path: _some(p.distribution.values()) for p in space.free for path in p.paths}
-
-    def choices(path: str) -> Sequence[Any]:
-        return free.get(path, (get_path(space.template, path),))
-
-    for i, stage in enumerate(space.template.stages):
-        here = f"stages.{i}"
-        entering = choices("stem.width" if i == 0 else f"stages.{i - 1}.width")
-        for kind, placement, block in product(
-            choices(f"{here}.attention.kind"),
-            choices(f"{here}.attention.placement"),
-            choices(f"{here}.block"),
-        ):
-            attention = AttentionSpec(kind=kind, placement=placement)
-            if "groups" not in attention.options:
-                continue
-            own = stage.attention if kind == stage.attention.kind else attention
-            groups = free.get(f"{here}.attention.groups", (own.options["groups"],))
-            widths, expansions = choices(f"{here}.width"), choices(f"{here}.expansion")
-            for in_chs, width, expansion, g in product(
-                *map(_numbers, (entering, widths, expansions, groups))
-            ):
-                new = {"depth": 2, "block": block, "width": width, "expansion": expansion}
-                new["attention"] = attention
-                for channels in stage.model_copy(update=new).attention_widths(in_chs):
-                    if channels % g:
-                        raise ValueError(
-                            f"parameters.{here}.attention.groups: {g} does not divide {channels} "
-                            f"channels ({kind} {placement}, width {width}, expansion {expansion})"
-                        )
-
-
-def _numbers(values: Sequence[Any]) -> list[Any]:
-    """Those that are positive numbers; the others are refused where networks are built."""
-    return [v for v in values if isinstance(v, int | float) and v > 0]
-
-
 def _check_values(space: SearchSpace) -> None:
-    """Every parameter means something, and networks with each of its values can be built.
+    """Every parameter means something, and some network with each of its values can be built.
 
     On seeded samples; ranges of over MAX_VALUES values by that many of them, both ends included.
     """
     rng = Random(0)
     for parameter in space.free:
-        tries = (_try_value(space, parameter, None, rng) for _ in range(N_TRIES))
-        if not any(tries):
-            raise ValueError(
-                f"parameters.{parameter.name}: means nothing in {N_TRIES} sampled networks"
-            )
+        _check_value(space, parameter, None, N_TRIES, rng)
         for value in _some(parameter.distribution.values()):
-            any(_try_value(space, parameter, value, rng) for _ in range(N_TRIES // 10))
+            _check_value(space, parameter, value, N_TRIES // 5, rng)
 
 
 def _some(values: Sequence[Any]) -> Sequence[Any]:
@@ -251,18 +218,25 @@ def _some(values: Sequence[Any]) -> Sequence[Any]:
     return (*values[:: 1 + len(values) // MAX_VALUES], values[-1])
 
 
-def _try_value(space: SearchSpace, wanted: Parameter, value: Any, rng: Random) -> bool:
-    """Build a random network, `wanted` at `value` if given; False where it means nothing in it."""
+def _check_value(
+    space: SearchSpace, wanted: Parameter, value: Any, n_tries: int, rng: Random
+) -> None:
+    """Find a network in which `wanted` means something, with `value` if given."""
 
-    def choose(parameter: Parameter, path: str) -> Any:
+    def choose(parameter: Parameter, paths: Sequence[str]) -> Any:
         given = parameter is wanted and value is not None
         return value if given else draw(parameter.distribution, rng)
 
-    try:
-        return wanted.name in space._build(choose)[0]
-    except ArchitectureError as e:
+    reason = f"means nothing in {n_tries} sampled networks"
+    for _ in range(n_tries):
+        try:
+            if wanted.name in space._build(choose)[0]:
+                return
+        except ArchitectureError as e:
+            reason = f"no network of {n_tries} can be built: {e}"
+    if value is None or reason.startswith("no network"):
         shown = "" if value is None else f" {value!r}:"
-        raise ValueError(f"parameters.{wanted.name}:{shown} cannot be built: {e}") from e
+        raise ValueError(f"parameters.{wanted.name}:{shown} {reason}")
 
 
 def _outside(parameter: Parameter, value: object) -> str:

@@ -35,7 +35,7 @@ LADDER = SearchSpace.model_validate(  # a small space: each parameter costs sqli
         },
         "baselines": ["lam", "lam_ladder"],
     }
-).at_resolution(16)
+)
 FEW = SearchSpace.model_validate(  # six networks
     {
         "name": "few",
@@ -115,7 +115,7 @@ def test_every_trial_says_what_it_was(tmp_path: Path) -> None:
     assert trial.user_attrs["baseline"] == "lam"
     assert trial.user_attrs["seed"] == 0
     assert trial.user_attrs["values"]["params"] == trial.user_attrs["values"]["macs"] / 10
-    assert LADDER.decode(trial.params).arch_id == arch_id
+    assert LADDER.decode(trial.params).at_resolution(16).arch_id == arch_id
     files = {p.read_text() for p in artifact_dir(f"sqlite:///{tmp_path}/s.db").iterdir()}
     assert LADDER.decode(trial.params).to_json() + "\n" in files
     assert any(text.startswith("epoch,loss,top1,seconds\n1,") for text in files)

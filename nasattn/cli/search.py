@@ -51,7 +51,6 @@ def search_command(
     check_storage(storage, spec.study_name, resume=resume)
     data = load_with_progress(console, spec.data, spec.resolution, cache_dir)
     spec = spec.model_copy(update={"resolution": data.resolution})
-    space = space.at_resolution(data.resolution)
     setting = Setting(data, spec.recipe, spec.objective_rows(), limits, spec.seed, spec.device)
     directions = {row.name: row.direction for row in setting.objectives}
     settings = spec.settings(space, data.name, data.content_hash)

@@ -10,17 +10,18 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nasattn.arch import Architecture
 from nasattn.baselines import get_baseline
+from nasattn.errors import ArchitectureError
 from nasattn.evaluate import Evaluation, State
 from nasattn.search.artifacts import attach, curve_csv
 from nasattn.search.samplers import make_sampler
 from nasattn.search.spec import StudySpec
-from nasattn.space import SearchSpace
+from nasattn.space import Params, SearchSpace
 from nasattn.train.loop import Epoch
 
 Evaluate = Callable[[Architecture, Callable[[Epoch], None]], Evaluation]
 
-# A network that is known already, or that breaks a limit before it is trained, costs next to
-# nothing and is no trial of the budget; after so many in a row there is nothing left to find.
+# A network that is known already, cannot be built, or breaks a limit before it is trained costs
+# next to nothing and is no trial of the budget; after so many in a row nothing is left to find.
 MAX_FREE_TRIALS = 200
 
 TRIAL_STATES: dict[State, TrialState] = {
@@ -53,7 +54,7 @@ def run_search(
 
     Earlier trials of the study count, and no network is evaluated twice. `facts` (recipe_id, seed,
     device) become attributes of every trial. Returns False when the search ended early because
-    MAX_FREE_TRIALS proposals in a row were known or broke a limit.
+    MAX_FREE_TRIALS proposals in a row were known, broke a limit or could not be built.
     """
     return _Search(study, spec, space, evaluate, facts, artifacts, watcher).run()
 
@@ -94,14 +95,12 @@ class _Search:
         return self.spent >= self.spec.n_trials
 
     def enqueue_baselines(self, trials: list[FrozenTrial]) -> None:
-        """Queue the space's baselines, as drawn for this resolution, that are not there yet."""
+        """Queue the space's baselines that are not there yet."""
         present = {trial.user_attrs.get("baseline") for trial in trials}
         for name in self.space.baselines:
             if name not in present:
-                arch = get_baseline(name).architecture
-                if self.spec.resolution:
-                    arch = arch.at_resolution(self.spec.resolution)
-                self.study.enqueue_trial(self.space.encode(arch, name), {"baseline": name})
+                params = self.space.encode(get_baseline(name).architecture, name)
+                self.study.enqueue_trial(params, {"baseline": name})
 
     def remember(self, trial: FrozenTrial) -> None:
         if is_new(trial) and "arch_id" in trial.user_attrs:
@@ -115,8 +114,10 @@ class _Search:
         self.study.sampler = make_sampler(self.spec.sampler, self.spec.seed, number)
         trial = self.study.ask()
         try:
-            arch = self.space.decode(self.space.suggest(trial))
-        except ValueError as e:  # not met by the space's own check, or queued by somebody else
+            arch = self.decode(self.space.suggest(trial))
+        except ArchitectureError as e:
+            return self.tell(trial, Evaluation("infeasible", reason=f"cannot be built: {e}"))
+        except ValueError as e:  # queued by somebody else
             return self.tell(trial, Evaluation("failed", reason=str(e)))
         trial.set_user_attr("arch_id", arch.arch_id)
         trial.set_user_attr("architecture", arch.to_json())
@@ -133,6 +134,11 @@ class _Search:
             files["curve.csv"] = curve_csv(evaluation.curve)
         attach(trial, files, self.artifacts)
         return self.tell(trial, evaluation)
+
+    def decode(self, params: Params) -> Architecture:
+        """The network of params, adapted to the pictures: spaces are drawn for 224 pixels."""
+        arch = self.space.decode(params)
+        return arch.at_resolution(self.spec.resolution) if self.spec.resolution else arch
 
     def tell(self, trial: Trial, evaluation: Evaluation) -> FrozenTrial:
         """Write what was found; the tell comes last, so that a kill before it redoes the trial."""
