@@ -1,0 +1,87 @@
+"""Where a network's parameters and multiply-adds are: a row for each part that has some."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nasattn.cost.count import count_cost
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A part of a network with parameters or multiply-adds of its own, its children's aside."""
+
+    name: str  # in the network: stages.0.1.body.0
+    kind: str  # Conv2d 3x3 g=32
+    shape: tuple[int, ...]  # of what it returns for one picture; () where it returns no tensor
+    params: int
+    macs: int  # for a picture for which everything runs
+
+
+def count_layers(model: nn.Module, resolution: int, in_chs: int = 3) -> list[Layer]:
+    """The layers of a network in their order; they add up to what `count_cost` gives.
+
+    A parameter that two parts share counts where it first stands, and a product in the forward
+    of a part that has children counts for that part.
+    """
+    counter = FlopCounterMode(display=False)
+    with _watched(model, counter) as ran, counter:
+        count_cost(model, resolution, in_chs)
+    layers: list[Layer] = []
+    seen: set[int] = set()
+    for name, part in model.named_modules():
+        own = {id(p): p.numel() for p in part.parameters(recurse=False) if id(p) not in seen}
+        seen.update(own)
+        run = ran.get(part, _Run())
+        if own or run.flops:
+            params, macs = sum(own.values()), run.flops // 2
+            layers.append(Layer(name or "(root)", kind_of(part), run.shape, params, macs))
+    return layers
+
+
+def kind_of(part: nn.Module) -> str:
+    """Class, and for a convolution its kernel and groups."""
+    kind = type(part).__name__
+    if isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        kind += " " + "x".join(map(str, part.kernel_size))
+        kind += f" g={part.groups}" * (part.groups > 1)
+    return kind
+
+
+@dataclass
+class _Run:
+    """What a part did while the network was counted."""
+
+    flops: int = 0  # without those of its children
+    shape: tuple[int, ...] = ()
+
+
+@contextmanager
+def _watched(model: nn.Module, counter: FlopCounterMode) -> Iterator[dict[nn.Module, _Run]]:
+    """Take down what each part does, by what the counter shows before and after it."""
+    ran: dict[nn.Module, _Run] = {}
+    before: list[int] = []  # the counter when each part that now runs began
+    inner: list[int] = [0]  # what the children of each part that now runs have taken so far
+
+    def enter(part: nn.Module, args: Any) -> None:
+        before.append(counter.get_total_flops())
+        inner.append(0)
+
+    def leave(part: nn.Module, args: Any, output: Any) -> None:
+        flops = counter.get_total_flops() - before.pop()
+        run = ran.setdefault(part, _Run())
+        run.flops += flops - inner.pop()
+        inner[-1] += flops
+        run.shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
+
+    handles = [part.register_forward_pre_hook(enter) for part in model.modules()]
+    handles += [part.register_forward_hook(leave) for part in model.modules()]
+    try:
+        yield ran
+    finally:
+        for handle in handles:
+            handle.remove()
