@@ -6,13 +6,18 @@ from pathlib import Path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically: into a temporary file beside it, then renamed."""
+    """Write a text file (UTF-8) atomically."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically: into a temporary file beside it, then renamed."""
     with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}-", delete=False
+        dir=path.parent, prefix=f".{path.name}-", delete=False
     ) as file:
         temporary = Path(file.name)
         try:
-            file.write(text)
+            file.write(data)
             file.close()
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import astuple
 from itertools import product
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -27,15 +29,18 @@ from nasattn.data.augment import (
 )
 from nasattn.errors import EvaluationError, StudyError, UnknownNameError
 from nasattn.spec import parse
+from nasattn.train.checkpoint import Checkpoint
 from nasattn.train.loop import (
     OPTIMIZERS,
     SCHEDULES,
     Epoch,
     batches,
     evaluate_top1,
+    predict,
     subset,
     train_model,
 )
+from nasattn.train.metrics import Answers, Share, measure_answers
 from nasattn.train.recipe import RECIPES, Augmentation, Recipe, from_named
 
 DATA_HASH = "0123456789ab"
@@ -681,3 +686,198 @@ def test_evaluate_top1_normalises() -> None:
     # (0.2 - 0.1) / 1, (0.4 - 0) / 0.1, (0.6 - 0.5) / 1: channel 1 is the highest
     assert evaluate_top1(Brightest(), split, Normalise((0.1, 0.0, 0.5), (1.0, 0.1, 1.0))) == 1.0
     assert evaluate_top1(Brightest(), split, Normalise((0.0,) * 3, (1.0,) * 3)) == 0.0
+
+
+# Checkpoints
+
+
+class Stop(Exception):
+    """The power goes."""
+
+
+def dropout_net() -> nn.Module:
+    return nn.Sequential(nn.Dropout(0.3), make_net())
+
+
+def curve_and_weights(
+    recipe: Recipe, checkpoint: Checkpoint | None, stop_after: int | None = None
+) -> tuple[list[tuple[float, ...]], dict[str, Tensor]]:
+    """Train a network with dropout in a process that may be cut short."""
+
+    def stop(epoch: Epoch) -> None:
+        if epoch.number == stop_after:
+            raise Stop
+
+    net = dropout_net()
+    torch.manual_seed(7)
+    curve = train_model(net, make_data(), recipe, seed=1, checkpoint=checkpoint, on_epoch=stop)
+    return [astuple(epoch)[:3] for epoch in curve], net.state_dict()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_train_model_goes_on_as_if_it_had_not_been_stopped(
+    tmp_path: Path, optimizer: Any, schedule: Any
+) -> None:
+    recipe = Recipe(
+        epochs=5, batch_size=8, lr=0.01, optimizer=optimizer, schedule=schedule, augmentation=FULL
+    )
+    recipe = recipe.model_copy(update={"step_epochs": 2})
+    whole_curve, whole = curve_and_weights(recipe, None)
+    for stop_after in (1, 2, 5):
+        checkpoint = Checkpoint(tmp_path / f"{stop_after}.pt", {"seed": 1})
+        with pytest.raises(Stop):
+            curve_and_weights(recipe, checkpoint, stop_after)
+        torch.manual_seed(99)  # another process
+        curve, weights = curve_and_weights(recipe, checkpoint)
+        assert curve == whole_curve
+        assert equal(weights, whole)
+
+
+def test_train_model_waits_for_the_plateau_across_a_stop(tmp_path: Path, lrs: list[float]) -> None:
+    # As without a stop: twelve epochs, the patience counted before and after it
+    recipe = Recipe(epochs=14, batch_size=24, lr=1e-6, schedule="plateau")
+    checkpoint = Checkpoint(tmp_path / "c.pt", {})
+    for stop_after in (6, None):
+
+        def stop(epoch: Epoch, last: int | None = stop_after) -> None:
+            if epoch.number == last:
+                raise Stop
+
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 3))
+        try:
+            train_model(net, make_data(), recipe, seed=0, on_epoch=stop, checkpoint=checkpoint)
+        except Stop:
+            assert len(lrs) == 6
+    assert lrs == pytest.approx([1e-6] * 12 + [1e-7] * 2, abs=0)
+
+
+def test_train_model_without_a_checkpoint_file_starts_anew(tmp_path: Path) -> None:
+    recipe = Recipe(epochs=2, batch_size=8, lr=0.01)
+    checkpoint = Checkpoint(tmp_path / "c.pt", {"seed": 1})
+    assert curve_and_weights(recipe, checkpoint)[0] == curve_and_weights(recipe, None)[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_checkpoint_is_of_one_training(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    then = {"seed": 1, "recipe": {"lr": 0.1, "epochs": 2}, "data": "a", "init": ""}
+    curve_and_weights(Recipe(epochs=1, batch_size=8), Checkpoint(path, then))
+    assert Checkpoint(path, then).read() is not None
+    now = {"seed": 2, "recipe": {"lr": 0.2, "epochs": 2}, "data": "b", "init": "c"}
+    message = "c.pt: is of another .*data: a then, b now; .*recipe.lr: 0.1 then, 0.2 now and 1 more"
+    with pytest.raises(EvaluationError, match=message):
+        Checkpoint(path, now).read()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a checkpoint, or a damaged one"),
+        (b"garbage", "not a checkpoint, or a damaged one"),
+        ({"layout": 0}, "not a checkpoint of this version"),
+        ([1], "not a checkpoint of this version"),
+    ],
+)
+def test_checkpoint_refuses(tmp_path: Path, content: object, message: str) -> None:
+    path = tmp_path / "c.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(EvaluationError, match=f"c.pt: {message}"):
+        Checkpoint(path, {}).read()
+
+
+def test_checkpoint_cut_short_is_refused(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "c.pt", {})
+    curve_and_weights(Recipe(epochs=1, batch_size=8), checkpoint)
+    checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:-200])
+    with pytest.raises(EvaluationError, match="damaged"):
+        checkpoint.read()
+
+
+def test_checkpoint_says_where_it_cannot_be_written(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "no" / "c.pt", {})
+    with pytest.raises(EvaluationError, match=r"c.pt: cannot be written \(No such file"):
+        curve_and_weights(Recipe(epochs=1, batch_size=8), checkpoint)
+
+
+# Metrics
+
+PLAIN = Normalise((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+class Told(nn.Module):
+    """A classifier that answers what the first pixels say: logits of 7 classes in a column."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, 0, :7, 0]
+
+
+def told(n: int = 600) -> tuple[Split, np.ndarray[Any, Any]]:
+    """Pictures of random logits, all different, and random labels of 7 classes."""
+    noise = np.random.default_rng(0)
+    images = np.zeros((n, 3, 8, 8), np.uint8)
+    logits = np.array([noise.permutation(7) * 30 for _ in range(n)], np.uint8)
+    images[:, 0, :7, 0] = logits
+    return Split(images, noise.integers(0, 7, n)), logits
+
+
+def test_measure_answers_counts_as_numpy_does() -> None:
+    split, logits = told()
+    answers = measure_answers(Told(), split, PLAIN, 7)
+    expected = np.zeros((7, 7), int)
+    np.add.at(expected, (split.labels, logits.argmax(1)), 1)
+    assert np.array_equal(answers.confusion, expected)
+    assert answers.top1 == Share(int((logits.argmax(1) == split.labels).sum()), 600)
+    ranked = np.argsort(-logits.astype(int), axis=1)
+    right = (ranked[:, :5] == split.labels[:, None]).any(1).sum()
+    assert answers.top5 == Share(int(right), 600)
+    for label, share in enumerate(answers.by_class()):
+        own = split.labels == label
+        assert share == Share(int((logits[own].argmax(1) == label).sum()), int(own.sum()))
+
+
+def test_measure_answers_agrees_with_evaluate_top1() -> None:
+    split = noise_split(300, 3, seed=3)
+    net = make_net()
+    answers = measure_answers(net, split, PLAIN, 3)
+    assert answers.top1.value == evaluate_top1(net, split, PLAIN)
+    assert answers.top5 is None  # of three classes the first five are always right
+
+
+def test_answers_mistakes_come_in_order() -> None:
+    confusion = np.array([[9, 2, 0], [5, 8, 0], [0, 2, 7]])
+    mistakes = list(Answers(confusion, None).mistakes())
+    assert mistakes == [(1, 0, 5), (0, 1, 2), (2, 1, 2)]
+    assert list(Answers(np.diag([3, 4]), None).mistakes()) == []
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [  # Wilson: (p + z2/2n -+ z sqrt(p(1-p)/n + z2/4n2)) / (1 + z2/n), z = 1.96
+        (915, 1000, 0.8961, 0.9307),
+        (0, 10, 0.0, 0.2775),  # z2 / (n + z2) = 3.8416 / 13.8416
+        (10, 10, 0.7225, 1.0),
+        (1, 2, 0.0945, 0.9055),
+    ],
+)
+def test_share_interval_is_wilsons(right: int, n: int, low: float, high: float) -> None:
+    assert Share(right, n).interval == pytest.approx((low, high), abs=1e-4)
+
+
+def test_share_of_nothing_is_no_number() -> None:
+    assert math.isnan(Share(0, 0).value)
+    assert Share(0, 0).interval == (0.0, 1.0)
+
+
+def test_predict_keeps_the_order() -> None:
+    split, logits = told(600)  # more than two batches
+    pairs = list(predict(Told(), split, PLAIN))
+    assert [len(y) for _, y in pairs] == [256, 256, 88]
+    found = torch.cat([x for x, _ in pairs]).numpy()
+    np.testing.assert_allclose(found, logits / 255, rtol=1e-6)
+    assert torch.cat([y for _, y in pairs]).tolist() == split.labels.tolist()

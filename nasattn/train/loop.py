@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import Generator, Tensor, nn
@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import (
 from nasattn.data import ImageData, Split
 from nasattn.data.augment import Normalise, augment, to_float
 from nasattn.errors import EvaluationError
+from nasattn.train.checkpoint import Checkpoint, Stateful
 from nasattn.train.recipe import Recipe
 
 EVAL_BATCH = 256
@@ -68,10 +69,13 @@ def train_model(
     seed: int,
     device: str = "cpu",
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[Epoch]:
     """Train in place on data.train, watching data.val_search; returns the learning curve.
 
-    `seed` alone decides order and augmentation. Raises EvaluationError when the loss is not finite.
+    `seed` alone decides order and augmentation. With a `checkpoint` a training that was stopped
+    goes on after its last whole epoch, to the same weights as if it had not been stopped (dropout
+    included). Raises EvaluationError when the loss is not finite.
     """
     rng = Generator().manual_seed(seed)
     images, labels = to_tensors(subset(data.train, recipe.train_size), device)
@@ -82,8 +86,9 @@ def train_model(
     steps = len(images) // batch_size
     optimizer = OPTIMIZERS[recipe.optimizer](model, recipe)
     schedule = SCHEDULES[recipe.schedule](optimizer, recipe, steps)
-    curve: list[Epoch] = []
-    for number in range(1, recipe.epochs + 1):
+    parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    curve = [Epoch(*row) for row in checkpoint.restore(parts, rng)] if checkpoint else []
+    for number in range(len(curve) + 1, recipe.epochs + 1):
         start = time.perf_counter()
         model.train()
         total = torch.zeros((), device=device)
@@ -105,6 +110,8 @@ def train_model(
         if isinstance(schedule, ReduceLROnPlateau):
             schedule.step(1 - top1)
         curve.append(Epoch(number, mean_loss, top1, time.perf_counter() - start))
+        if checkpoint:
+            checkpoint.save(parts, rng, [astuple(epoch) for epoch in curve])
         on_epoch(curve[-1])
     return curve
 
@@ -135,20 +142,26 @@ def to_tensors(split: Split, device: str) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def evaluate_top1(
+def predict(
     model: nn.Module, split: Split, normalise: Normalise, *, device: str = "cpu"
-) -> float:
-    """The share of pictures whose highest logit is their class.
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits (B, classes) and labels (B,) of each batch, in the split's order.
 
     Raises EvaluationError when a logit is not a number.
     """
     model.eval()
     images, labels = to_tensors(split, device)
-    right = 0
     pairs = zip(torch.split(images, EVAL_BATCH), torch.split(labels, EVAL_BATCH), strict=True)
     for x, y in pairs:
-        logits = model(normalise(to_float(x)))  # (B, classes)
+        logits = model(normalise(to_float(x)))
         if logits.isnan().any():  # argmax would take nan for the highest
             raise EvaluationError("the network's outputs are not numbers")
-        right += int((logits.argmax(1) == y).sum())
-    return right / len(labels)
+        yield logits, y
+
+
+def evaluate_top1(
+    model: nn.Module, split: Split, normalise: Normalise, *, device: str = "cpu"
+) -> float:
+    """The share of pictures whose highest logit is their class."""
+    answers = predict(model, split, normalise, device=device)
+    return sum(int((logits.argmax(1) == y).sum()) for logits, y in answers) / len(split)
