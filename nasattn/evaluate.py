@@ -11,7 +11,7 @@ from torch import nn
 
 from nasattn.arch import Architecture
 from nasattn.baselines import get_baseline
-from nasattn.cost import Latency, LatencyMeter, count_macs, count_params
+from nasattn.cost import Latency, LatencyMeter, StaticCost, count_cost
 from nasattn.data import ImageData
 from nasattn.errors import StudyError
 from nasattn.model import build_model
@@ -35,6 +35,7 @@ class Evaluation:
     violations: dict[str, float] = field(default_factory=dict)  # by constraint; > 0 breaks it
     reason: str = ""  # why it failed or is infeasible
     curve: tuple[Epoch, ...] = ()
+    static: StaticCost | None = None
     latency: Latency | None = None
     seconds: float = 0.0
 
@@ -87,6 +88,7 @@ class Candidate:
         self.setting = setting
         self.on_epoch = on_epoch
         self.epochs: list[Epoch] = []  # as far as training came
+        self.found_static: StaticCost | None = None
         self.found_latency: Latency | None = None
 
     @cached_property
@@ -94,12 +96,9 @@ class Candidate:
         return self.setting.build(self.arch)
 
     @cached_property
-    def macs(self) -> int:
-        return count_macs(self.model, self.setting.data.resolution)
-
-    @cached_property
-    def params(self) -> int:
-        return count_params(self.model)
+    def static(self) -> StaticCost:
+        self.found_static = count_cost(self.model, self.setting.data.resolution)
+        return self.found_static
 
     @cached_property
     def latency(self) -> Latency:
@@ -165,6 +164,7 @@ def evaluate(
         violations,
         reason,
         curve=tuple(candidate.epochs),
+        static=candidate.found_static,
         latency=candidate.found_latency,
         seconds=time.perf_counter() - start,
     )

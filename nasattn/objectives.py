@@ -60,8 +60,8 @@ OBJECTIVES: dict[str, Objective] = {
     row.name: row
     for row in (
         Objective("top1", "maximize", Cost.TRAINED, lambda c: c.curve[-1].top1, "%", 100, 1),
-        Objective("macs", "minimize", Cost.STATIC, lambda c: float(c.macs), "M", 1e-6),
-        Objective("params", "minimize", Cost.STATIC, lambda c: float(c.params), "M", 1e-6),
+        Objective("macs", "minimize", Cost.STATIC, lambda c: float(c.static.macs), "M", 1e-6),
+        Objective("params", "minimize", Cost.STATIC, lambda c: float(c.static.params), "M", 1e-6),
         Objective("latency_ms", "minimize", Cost.MEASURED, lambda c: c.latency_ms, "ms"),
     )
 }

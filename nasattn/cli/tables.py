@@ -55,4 +55,6 @@ def front_words(front: Front) -> str:
             "latency_ms: eager torch, batch 1, one thread, by its ratio to mobilenet_v2 in\n"
             "the same rounds; the spread is in front.json"
         )
+    for network, operators in front.uncounted.items():
+        words.append(f"macs of {network}: without {', '.join(operators)}, which have no rule")
     return "\n".join(words)

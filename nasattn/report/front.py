@@ -20,7 +20,7 @@ from nasattn.files import write_text
 from nasattn.search.run import STATES, is_new
 
 GROUND = ("settings", "environment", "n_val", "n_classes")
-FACTS = ("recipe_id", "seed", "device", "threads", "seconds", "latency")
+FACTS = ("recipe_id", "seed", "device", "threads", "seconds", "latency", "static")
 ARCH_ID = re.compile("[0-9a-f]{12}")
 
 
@@ -48,6 +48,12 @@ class Front:
     objectives: tuple[str, ...]
     rows: tuple[FrontRow, ...]
     ground: dict[str, Any]  # settings, environment, n_val (pictures behind each top1), n_classes
+
+    @property
+    def uncounted(self) -> dict[str, list[str]]:
+        """Operators that the multiply-adds leave out, by network; mostly none."""
+        found = {row.network: row.facts.get("static", {}).get("uncounted") for row in self.rows}
+        return {network: names for network, names in found.items() if names}
 
     @property
     def n_val(self) -> int:
@@ -99,7 +105,10 @@ def describe(arch: Architecture) -> str:
     """What sets a network apart, in a few words: `lam*6 aff gem4`."""
     kinds = Counter(s.attention.kind for s in arch.stages if s.attention.kind != "none")
     words = [f"{kind}*{n}" if n > 1 else kind for kind, n in kinds.most_common()] or ["plain"]
+    words += ["progressive"] if arch.progressive else []
     words += [arch.fusion.kind] if arch.fusion.kind != "none" else []
+    share = min(stage.run_share for stage in arch.stages)
+    words += [f"run{100 * share:g}%"] if share < 1 else []
     if arch.head.pooling == "gem":
         words.append("gem" if arch.head.gem_learnable else f"gem{arch.head.gem_p:g}")
     return " ".join(words)

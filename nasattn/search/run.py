@@ -167,10 +167,13 @@ class _Search:
 
 def _attributes(evaluation: Evaluation) -> dict[str, Any]:
     """An Evaluation as user attributes, which Optuna Dashboard shows."""
+    static = evaluation.static
+    odd = static is not None and (static.uncounted or static.max_macs != static.macs)
     return {
         "values": evaluation.values,
         "reason": evaluation.reason,
         "seconds": round(evaluation.seconds, 3),
         "curve": [[round(epoch.loss, 5), round(epoch.top1, 5)] for epoch in evaluation.curve],
         "latency": asdict(evaluation.latency) if evaluation.latency else None,
+        **({"static": asdict(static)} if static and odd else {}),
     }
