@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -69,7 +68,7 @@ class BareAttention(Part):
             return node
         kind = node.get("kind", "none")
         if kind == "none":
-            known = [*cls.model_fields, *all_options()]
+            known = [*cls.model_fields, *all_options(node.keys() - cls.model_fields.keys())]
             for name in node.keys() - set(known):
                 raise UnknownNameError("attention option", name, known)
             return {"kind": kind}
@@ -351,9 +350,11 @@ class Architecture(Part):
 
     def map_sizes(self, resolution: int) -> list[int]:
         """Side of the map, in pixels, after the stem and after each stage."""
-        return list(
-            accumulate((self.stem, *self.stages), lambda n, p: p.map_size(n), initial=resolution)
-        )[1:]
+        sizes = []
+        for map_size in (self.stem.map_size, *(stage.map_size for stage in self.stages)):
+            resolution = map_size(resolution)
+            sizes.append(resolution)
+        return sizes
 
     def at_resolution(self, resolution: int) -> "Architecture":
         """The network for pictures of another size than the 224 pixels that it was drawn for.

@@ -1,6 +1,6 @@
 """Dotted paths such as `stages.2.attention.kind`: reading and setting one field of a network."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from nasattn.arch import Architecture, BareAttention, Part, parse_architecture
@@ -31,7 +31,7 @@ def _walk(tree: Mapping[str, Any], path: str) -> Iterator[tuple[type[Part], Any,
             continue
         if not isinstance(node, Mapping):
             raise ArchitectureError(f"no field {path!r}: {step!r} would be inside a plain value")
-        if step not in (known := known_fields(part)):
+        if step not in (known := known_fields(part, [step])):
             raise ArchitectureError(f"no field {path!r}: {step!r} is unknown; {hint(step, known)}")
         yield part, node, step
         field = part.model_fields.get(step)
@@ -40,11 +40,11 @@ def _walk(tree: Mapping[str, Any], path: str) -> Iterator[tuple[type[Part], Any,
         node = node.get(step)
 
 
-def known_fields(part: type[Part]) -> list[str]:
+def known_fields(part: type[Part], asked: Iterable[str] = ()) -> list[str]:
     """Names of a part's fields in their order; for attention, the options of every kind too."""
     fields = list(part.model_fields)
     if issubclass(part, BareAttention):
-        fields += all_options()
+        fields += all_options(set(asked) - set(fields))
     return fields
 
 

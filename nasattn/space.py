@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Params = dict[str, Any]
 
 N_TRIES = 500
+MAX_FAILED = 50  # networks that cannot be built, before it is said that none can
 MAX_VALUES = 64
 
 
@@ -227,14 +228,17 @@ def _check_value(
         given = parameter is wanted and value is not None
         return value if given else draw(parameter.distribution, rng)
 
-    reason = f"means nothing in {n_tries} sampled networks"
+    reason, failed = f"means nothing in {n_tries} sampled networks", 0
     for _ in range(n_tries):
         try:
             if wanted.name in space._build(choose)[0]:
                 return
         except ArchitectureError as e:
-            reason = f"no network of {n_tries} can be built: {e}"
-    if value is None or reason.startswith("no network"):
+            failed += 1
+            reason = f"no network of {failed} can be built: {e}"
+            if failed == MAX_FAILED:
+                break
+    if value is None or failed == MAX_FAILED:
         shown = "" if value is None else f" {value!r}:"
         raise ValueError(f"parameters.{wanted.name}:{shown} {reason}")
 

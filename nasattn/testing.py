@@ -3,9 +3,15 @@
 A contract raises AssertionError and says what is broken; it needs no test framework.
 """
 
-from collections.abc import Callable, Collection, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
+from importlib.util import find_spec
+from io import BytesIO
 from random import Random
+from typing import Literal
+from unittest import SkipTest, mock
 
 import numpy as np
 import torch
@@ -13,6 +19,7 @@ from torch import Tensor, nn
 
 from nasattn.arch import Architecture
 from nasattn.baselines import get_baseline
+from nasattn.cost import count_cost
 from nasattn.data import ImageData, Split
 from nasattn.evaluate import Evaluation
 from nasattn.model import build_model
@@ -20,33 +27,59 @@ from nasattn.space import SearchSpace
 from nasattn.train.loop import Epoch
 
 TOLERANCE = 1e-5  # of values of size 1, where only the order of the sums may differ
+OPSET = 17  # of ONNX
+MAX_WHY = 200  # letters
 MAPS = ((8, 8), (7, 7), (5, 9), (1, 1))  # even, odd, not square, one pixel
 
 
-def attention_contract(
-    build: Callable[[int], nn.Module], channels: Sequence[int] = (16, 24)
-) -> None:
+Build = Callable[[int], nn.Module]
+Check = Callable[[Build, Tensor, str], None]  # (build, maps, where they come from)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What came of one check: its name, the outcome and, unless it passed, why."""
+
+    name: str
+    outcome: Literal["passed", "failed", "skipped"]
+    why: str = ""
+
+
+def attention_contract(build: Build, channels: Sequence[int] = (16, 24)) -> None:
     """Check that `build(C)` makes a module (N, C, H, W) -> (N, C, H, W) that fits into any network.
 
-    For every width in `channels` and for even, odd, oblong and one-pixel maps, blank ones too: the
-    shape stays and values are finite; gradients reach the input and every parameter and are
-    finite; the input is not changed in place. In eval mode: the same input gives the same
-    output, whatever else is in the batch and however it lies in memory, and a second module with
-    the state dict of the first computes the same. Leaves torch's random state as it was.
+    Runs every one of ATTENTION_CHECKS for every width in `channels` and for even, odd, oblong and
+    one-pixel maps: the shape stays and values are finite, of blank maps too; gradients reach the
+    input and every parameter and are finite; the input is not changed in place. In eval mode:
+    the same input gives the same output, whatever else is in the batch and however it lies in
+    memory, and a second module with the state dict of the first computes the same. Every operator
+    is one that can be counted. Leaves torch's random state as it was.
 
     Raises AssertionError naming the width, the map and what failed.
     """
-    for width in channels:
-        for size in MAPS:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                x = torch.randn(4, width, *size)
-                where = f"{width} channels, map {size[0]}x{size[1]}"
-                for picture, note in ((x, ""), (torch.zeros_like(x), " of zeros")):
-                    _check_values(build(width), picture, where + note)
-                    _check_gradients(build(width), picture, where + note)
-                _check_eval(build(width), x, where)
-                _check_state_dict(build(width), build(width), x, where)
+    for check in ATTENTION_CHECKS.values():
+        for x, where in _inputs(channels):
+            _run(check, build, x, where)
+
+
+def check_attention(build: Build, channels: Sequence[int] = (16, 24)) -> Iterator[Checked]:
+    """Each of ATTENTION_CHECKS and EXPORT_CHECKS with its outcome, as soon as it is known.
+
+    An exception of the module's own is a failure of the check that met it.
+    """
+    for name, check in (ATTENTION_CHECKS | EXPORT_CHECKS).items():
+        try:
+            for x, where in _inputs(channels):
+                _run(check, build, x, where)
+        except SkipTest as e:
+            yield Checked(name, "skipped", str(e))
+        except Exception as e:
+            # Ours begin with the place; the module's own, assertions too, know nothing of it.
+            line = next(iter(str(e).strip().splitlines()), "")[:MAX_WHY]
+            own = f"{where}: {type(e).__name__}: {line}".removesuffix(": ")
+            yield Checked(name, "failed", line if line.startswith(where) else own)
+        else:
+            yield Checked(name, "passed")
 
 
 def space_contract(space: SearchSpace, n: int = 20) -> None:
@@ -119,50 +152,155 @@ class FakeEvaluator:
         return Evaluation("complete", values | {"top1": top1}, curve=(epoch,))
 
 
-def _check_values(module: nn.Module, x: Tensor, where: str) -> None:
-    before = x.clone()
-    for training in (True, False):
-        mode = "training" if training else "eval"
-        with torch.no_grad():
-            y = module.train(training)(x)
+def _inputs(channels: Sequence[int]) -> Iterator[tuple[Tensor, str]]:
+    """Maps of every width and size, each with the words that name it."""
+    for width in channels:
+        for height, length in MAPS:
+            x = torch.randn(4, width, height, length, generator=torch.Generator().manual_seed(0))
+            yield x, f"{width} channels, map {height}x{length}"
+
+
+def _run(check: Check, build: Build, x: Tensor, where: str) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        check(build, x, where)
+
+
+def _outputs(module: nn.Module, x: Tensor) -> Iterator[tuple[Tensor, str]]:
+    """What a module makes of a copy of x in either mode."""
+    with torch.no_grad():
+        for mode in ("training", "eval"):
+            yield module.train(mode == "training")(x.clone()), mode
+
+
+def _blank_too(x: Tensor, where: str) -> tuple[tuple[Tensor, str], ...]:
+    return (x, where), (torch.zeros_like(x), f"{where} of zeros")
+
+
+def _check_shape(build: Build, x: Tensor, where: str) -> None:
+    for y, mode in _outputs(build(x.shape[1]), x):
         _check(y.shape == x.shape, f"shape {tuple(y.shape)} of the output in {mode} mode", where)
-        _check(bool(y.isfinite().all()), f"output in {mode} mode is not finite", where)
-        _check(torch.equal(x, before), f"input is changed in place in {mode} mode", where)
 
 
-def _check_gradients(module: nn.Module, x: Tensor, where: str) -> None:
-    x = x.clone().requires_grad_()
-    y = module.train()(x)
-    _check(y.requires_grad, "no gradient flows through the output", where)
-    y.backward(torch.randn_like(y))
-    for name, tensor in (("input", x), *module.named_parameters()):
-        _check(tensor.grad is not None, f"no gradient reaches {name!r}", where)
-        finite = tensor.grad is not None and bool(tensor.grad.isfinite().all())
-        _check(finite, f"gradient of {name!r} is not finite", where)
+def _check_finite(build: Build, x: Tensor, where: str) -> None:
+    for picture, place in _blank_too(x, where):
+        for y, mode in _outputs(build(x.shape[1]), picture):
+            _check(bool(y.isfinite().all()), f"output in {mode} mode is not finite", place)
 
 
 @torch.no_grad()
-def _check_eval(module: nn.Module, x: Tensor, where: str) -> None:
-    module.train()(x)  # running statistics leave their start
-    module.eval()
-    y = module(x)
-    _check(torch.equal(module(x), y), "two calls in eval mode differ", where)
-    _check(_close(module(x[:1]), y[:1]), "a picture alone differs from the same in a batch", where)
+def _check_input_is_kept(build: Build, x: Tensor, where: str) -> None:
+    module = build(x.shape[1])
+    for mode in ("training", "eval"):
+        given = x.clone()
+        module.train(mode == "training")(given)
+        _check(torch.equal(given, x), f"input is changed in place in {mode} mode", where)
+
+
+def _check_gradients(build: Build, x: Tensor, where: str) -> None:
+    for picture, place in _blank_too(x, where):
+        module = build(x.shape[1]).train()
+        given = picture.clone().requires_grad_()
+        y = module(given)
+        _check(y.requires_grad, "no gradient flows through the output", place)
+        y.backward(torch.randn_like(y))
+        for name, tensor in (("input", given), *module.named_parameters()):
+            _check(tensor.grad is not None, f"no gradient reaches {name!r}", place)
+            finite = tensor.grad is not None and bool(tensor.grad.isfinite().all())
+            _check(finite, f"gradient of {name!r} is not finite", place)
+
+
+@torch.no_grad()
+def _evaluated(build: Build, x: Tensor) -> nn.Module:
+    """A module in eval mode whose running statistics, if any, have left their start."""
+    module = build(x.shape[1]).train()
+    module(x.clone())
+    return module.eval()
+
+
+@torch.no_grad()
+def _check_repeats(build: Build, x: Tensor, where: str) -> None:
+    module = _evaluated(build, x)
+    _check(torch.equal(module(x), module(x)), "two calls in eval mode differ", where)
+
+
+@torch.no_grad()
+def _check_batch(build: Build, x: Tensor, where: str) -> None:
+    module = _evaluated(build, x)
+    alone = _close(module(x[:1]), module(x)[:1])
+    _check(alone, "a picture alone differs from the same in a batch", where)
+
+
+@torch.no_grad()
+def _check_layout(build: Build, x: Tensor, where: str) -> None:
+    module = _evaluated(build, x)
     strided = x.contiguous(memory_format=torch.channels_last)
-    _check(_close(module(strided), y), "channels_last input gives other values", where)
+    _check(_close(module(strided), module(x)), "channels_last input gives other values", where)
 
 
 @torch.no_grad()
-def _check_state_dict(module: nn.Module, other: nn.Module, x: Tensor, where: str) -> None:
-    module.train()(x)  # statistics that are kept outside of the state dict now differ
+def _check_state_dict(build: Build, x: Tensor, where: str) -> None:
+    module, other = _evaluated(build, x), build(x.shape[1])
     # A copy, as a checkpoint is one: the state dict itself shares the tensors.
     other.load_state_dict(deepcopy(module.state_dict()))
-    equal = _close(other.eval()(x), module.eval()(x))
+    equal = _close(other.eval()(x), module(x))
     _check(equal, "a second module with the same state dict gives other values", where)
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE)
+def _check_counts(build: Build, x: Tensor, where: str) -> None:
+    cost = count_cost(build(x.shape[1]), resolution=x.shape[2], in_chs=x.shape[1])
+    _check(not cost.uncounted, f"no rule counts {', '.join(cost.uncounted)}", where)
+
+
+@torch.no_grad()
+def _check_onnx(build: Build, x: Tensor, where: str) -> None:
+    if find_spec("onnx") is None:
+        raise SkipTest("onnx is not installed")
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    module, file = _evaluated(build, x), BytesIO()
+    # What the exporter warns of, the comparison below judges. Where it fails it writes its graph
+    # to standard output, and nothing that it offers turns that off.
+    log = mock.patch.object(torch._C, "_jit_onnx_log", create=True)
+    with warnings.catch_warnings(), log:
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            (x,),
+            file,  # type: ignore[arg-type]  # a file object will do for this exporter
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["x"],
+            dynamic_axes={"x": {0: "n"}},
+        )
+    model = onnx.load_model_from_string(file.getvalue())
+    # On other maps, and fewer, than it was traced with: those may be in it as constants.
+    given = -x[:-1]
+    try:
+        (y,) = ReferenceEvaluator(model).run(None, {"x": given.numpy()})
+    except Exception as e:
+        words = f"ONNX of {len(x)} pictures does not run with {len(given)} ({type(e).__name__})"
+        raise AssertionError(f"{where}: {words}") from e
+    _check(_close(torch.from_numpy(y), module(given), 1e-4), "ONNX gives other values", where)
+
+
+ATTENTION_CHECKS: dict[str, Check] = {
+    "the shape stays": _check_shape,
+    "values are finite": _check_finite,
+    "the input is left as it was": _check_input_is_kept,
+    "gradients reach the input and every parameter": _check_gradients,
+    "eval mode gives the same again": _check_repeats,
+    "pictures of a batch do not meet in eval mode": _check_batch,
+    "channels_last gives the same": _check_layout,
+    "a state dict holds everything": _check_state_dict,
+    "every operator can be counted": _check_counts,
+}
+EXPORT_CHECKS: dict[str, Check] = {"exports to ONNX": _check_onnx}
+
+
+def _close(a: Tensor, b: Tensor, tolerance: float = TOLERANCE) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
 def _check(holds: bool, broken: str, where: str) -> None:

@@ -11,6 +11,7 @@ import keyword
 import re
 import sys
 import traceback
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -59,7 +60,7 @@ def load_plugin(target: str) -> str:
 
 def load_entry_point(kind: str) -> None:
     """Load the installed plug-in of that name, where there is one; raises PluginError."""
-    targets = {entry.value for entry in metadata.entry_points(group=GROUP, name=kind)}
+    targets = {entry.value for entry in _installed(tuple(sys.path)).select(name=kind)}
     if len(targets) > 1:
         both = " and ".join(sorted(targets))
         raise PluginError(f"plug-in {kind!r}: two installed packages have it, {both}")
@@ -68,9 +69,25 @@ def load_entry_point(kind: str) -> None:
         _register(kind, target, module, _find_class(module, target))
 
 
+def plugin_digests() -> dict[str, str]:
+    """12 hex digits over the file of each plug-in that was loaded, by kind."""
+    digests = {}
+    for kind in PLUGINS:
+        file = sys.modules[ATTENTIONS[kind].target.split(":")[0]].__file__
+        code = Path(file).read_bytes() if file else b""
+        digests[kind] = hashlib.sha256(code).hexdigest()[:12]
+    return digests
+
+
 def entry_point_kinds() -> list[str]:
     """The names of the installed plug-ins; loads none of them."""
-    return sorted(metadata.entry_points(group=GROUP).names)
+    return sorted(_installed(tuple(sys.path)).names)
+
+
+@cache
+def _installed(path: tuple[str, ...]) -> metadata.EntryPoints:
+    """The entry points on a sys.path: a space may ask for an unknown kind many times."""
+    return metadata.entry_points(group=GROUP)
 
 
 def snake_case(name: str) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 
+from nasattn.attention.plugins import plugin_digests
 from nasattn.errors import StudyError, UnknownNameError
 from nasattn.library import find_file
 from nasattn.objectives import Constraint, Objective, get_objective, parse_constraint
@@ -84,7 +85,10 @@ class StudySpec(Spec):
         """All that must be equal for a stored study to be gone on with, as plain data."""
         own = self.model_dump(mode="json", exclude={"name", "description", "n_trials", "threads"})
         where = space.model_dump(mode="json", exclude={"description"})
-        return own | {"space": where, "data": data_name, "data_hash": data_hash}
+        facts = {"space": where, "data": data_name, "data_hash": data_hash}
+        text = space.model_dump_json()
+        code = {k: digest for k, digest in plugin_digests().items() if f'"{k}"' in text}
+        return own | facts | ({"plugins": code} if code else {})
 
 
 def slug(text: str) -> str:
