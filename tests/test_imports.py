@@ -14,18 +14,22 @@ PACKAGE = Path(__file__).parents[1] / "nasattn"
 FLOORS = [
     ["errors"],
     ["spec", "files", "library"],
-    ["attention.table", "attention"],
+    ["attention.table", "attention.plugins", "attention", "blocks.table", "blocks"],
     ["arch", "distributions"],
     ["paths"],
-    ["baselines", "objectives"],
+    ["baselines", "objectives", "references"],
     ["space"],
     ["attention.*"],
     ["layers"],
-    ["model"],
+    ["blocks.*"],
+    ["model", "shufflenet_v1"],
     ["cost", "data"],
+    ["zoo"],
     ["train"],
+    ["weights"],
+    ["pretrained"],
     ["evaluate"],
-    ["search"],
+    ["search", "detect"],
     ["report"],
     ["testing"],
     ["cli"],
@@ -33,7 +37,9 @@ FLOORS = [
 HEIGHT = {name: i for i, floor in enumerate(FLOORS) for name in floor}
 # Each heavy library is imported in these places only.
 ONLY = {
-    "torchvision": ["data.named"],
+    "torchvision": ["data.named", "detect", "pretrained"],
+    "pycocotools": ["detect.score"],
+    "timm": ["references"],
     "sklearn": ["data.named"],
     "typer": ["cli"],
     "rich": ["cli"],
@@ -93,7 +99,9 @@ def test_heavy_libraries_stay_in_their_rooms(module: str) -> None:
         assert any(module == r or module.startswith(f"{r}.") for r in rooms), f"{module}: {name}"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["search", "--help"], ["plugin", "test", "--help"], ["version"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys; from nasattn.cli import main\n"

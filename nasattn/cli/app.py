@@ -45,6 +45,26 @@ DEFAULT_STORAGE = "sqlite:///nasattn.db"
 Storage = Annotated[str, name_of("Optuna storage that holds the studies.", "URL")]
 
 
+def load_plugins(targets: list[str] | None) -> None:
+    """Load each plug-in, before anything that may name its kind is read."""
+    if targets:
+        from nasattn.attention.plugins import load_plugin
+
+        for target in targets:
+            load_plugin(target)
+
+
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        help="An attention module of your own, from a file that is executed; repeatable.",
+        metavar="FILE.py:CLASS",
+        callback=load_plugins,
+    ),
+]
+
+
 @app.callback(invoke_without_command=True)
 def root(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
@@ -83,6 +103,7 @@ def search(
     resume: Annotated[
         bool, typer.Option(help="Go on with a study of this name and equal settings.")
     ] = True,
+    plugin: Plugins = None,
 ) -> None:
     """Search a space for the networks with the best trade-offs."""
     from nasattn.cli.search import search_command
@@ -110,6 +131,140 @@ def search(
 
 
 @app.command()
+def train(
+    network: Annotated[str, typer.Argument(help="A network by name, or a JSON file.")],
+    data: Annotated[
+        str | None,
+        name_of("digits, cifar10, cifar100, a folder of class folders, or an .npz. [digits]"),
+    ] = None,
+    recipe: Annotated[str | None, name_of("Training recipe. [quick]")] = None,
+    epochs: Annotated[int | None, number("Epochs. [by the recipe]")] = None,
+    resolution: Annotated[int | None, number("Side of the pictures, in pixels.")] = None,
+    train_size: Annotated[
+        int | None, number("Train on so many pictures only, of every class alike.")
+    ] = None,
+    seed: Annotated[int | None, number("Seed of weights and batches. [0]")] = None,
+    device: Annotated[str | None, name_of("cpu, cuda, cuda:1, ... [cpu]")] = None,
+    threads: Annotated[int | None, number("Processor threads to train with. [1]")] = None,
+    init: Annotated[
+        str | None,
+        name_of("Weights to begin with: .safetensors, .npz, .pth, or 'torchvision'.", "FILE"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="[runs/NETWORK-DATA]", metavar="FOLDER")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another training in the folder.")
+    ] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Train one network; the same command goes on with a training that was stopped."""
+    from nasattn.cli.train import train_command
+
+    training = {"name": recipe, "epochs": epochs, "train_size": train_size}
+    changes: dict[str, Any] = {
+        "data": data,
+        "recipe": {k: v for k, v in training.items() if v is not None} or None,
+        "resolution": resolution,
+        "seed": seed,
+        "device": device,
+        "threads": threads,
+    }
+    changes = {key: value for key, value in changes.items() if value is not None}
+    status = train_command(
+        network, changes, init=init, out=out, overwrite=overwrite, cache_dir=cache_dir()
+    )
+    raise typer.Exit(status)
+
+
+@app.command()
+def evaluate(
+    target: Annotated[
+        str, typer.Argument(help="A weights file, or a network by name (with --init).")
+    ],
+    data: Annotated[str | None, name_of("Pictures. [those of the training]")] = None,
+    resolution: Annotated[int | None, number("Side of the pictures, in pixels.")] = None,
+    split: Annotated[str, name_of("val_search, val_select or test.")] = "val_select",
+    init: Annotated[
+        str | None, name_of("Weights of a named network: .npz, .pth, 'torchvision'.", "FILE")
+    ] = None,
+    mean: Annotated[str | None, name_of("Normalisation, as 0.485,0.456,0.406.", "R,G,B")] = None,
+    std: Annotated[str | None, name_of("Normalisation, as 0.229,0.224,0.225.", "R,G,B")] = None,
+    device: Annotated[str, name_of("cpu, cuda, cuda:1, ...")] = "cpu",
+    threads: Annotated[int, number("Processor threads.")] = 1,
+    json: Annotated[Path | None, name_of("Write all figures as JSON.", "FILE")] = None,
+    csv: Annotated[Path | None, name_of("Write the confusion matrix as CSV.", "FILE")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Measure a trained network: top-1, top-5, each class, the confusions."""
+    from nasattn.cli.evaluate import Choice, evaluate_command
+
+    choice = Choice(init, data, resolution, split, mean, std, device, threads)
+    evaluate_command(target, choice, json_file=json, csv_file=csv, cache_dir=cache_dir())
+
+
+@app.command()
+def detect(
+    network: Annotated[
+        str | None, typer.Argument(help="A network by name, or a JSON file: the backbone.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        name_of("A COCO folder: annotations/instances_train.json, train/, ...", "FOLDER"),
+    ] = None,
+    weights: Annotated[
+        Path | None, name_of("Instead of NETWORK: a trained detector, to be scored.", "FILE")
+    ] = None,
+    epochs: Annotated[int | None, number("Epochs. [12]")] = None,
+    batch_size: Annotated[int | None, number("Pictures a step. [4]")] = None,
+    lr: Annotated[str | None, name_of("Highest learning rate. [0.02]", "X")] = None,
+    resolution: Annotated[int | None, number("Short side of the pictures. [320]")] = None,
+    strides: Annotated[str | None, name_of("Maps to look at. [4,8,16,32]", "N,N,...")] = None,
+    fpn_width: Annotated[int | None, number("Channels of the feature pyramid. [256]")] = None,
+    seed: Annotated[int | None, number("Seed of weights, batches and samples. [0]")] = None,
+    device: Annotated[str | None, name_of("cpu, cuda, cuda:1, ... [cpu]")] = None,
+    threads: Annotated[int | None, number("Processor threads. [1]")] = None,
+    init: Annotated[
+        str | None,
+        name_of("The backbone's weights: .safetensors, .npz, .pth, or 'torchvision'.", "FILE"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="[runs/NETWORK-DATA-detector]", metavar="FOLDER"),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another detector in the folder.")
+    ] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Train a network as the backbone of an object detector, or score one that is trained."""
+    from nasattn.cli.detect import detect_command
+
+    recipe: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
+    changes: dict[str, Any] = {
+        "recipe": {k: v for k, v in recipe.items() if v is not None} or None,
+        "resolution": resolution,
+        "strides": strides,
+        "fpn_width": fpn_width,
+        "seed": seed,
+        "init": init,
+    }
+    changes = {key: value for key, value in changes.items() if value is not None}
+    machine = {k: v for k, v in {"device": device, "threads": threads}.items() if v is not None}
+    status = detect_command(
+        network,
+        weights,
+        data,
+        changes,
+        machine,
+        out=out,
+        overwrite=overwrite,
+        cache_dir=cache_dir(),
+    )
+    raise typer.Exit(status)
+
+
+@app.command()
 def dashboard(
     storage: Storage = DEFAULT_STORAGE,
     host: Annotated[str, name_of("Address to listen on.", "ADDRESS")] = "127.0.0.1",
@@ -130,16 +285,72 @@ def spaces() -> None:
 
 
 @app.command()
+def zoo(
+    family: Annotated[str | None, name_of("Only this family.", "FAMILY")] = None,
+    paper: Annotated[str | None, name_of("Only this paper's figures: 000 to 004.")] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Say what holds, and exit 1 if a figure is off.")
+    ] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print all columns as a Markdown table.")
+    ] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print all columns as CSV.")] = False,
+) -> None:
+    """List the networks that have names, with published figures checked by counting."""
+    if verify + markdown + csv > 1:
+        raise typer.BadParameter("--verify, --markdown and --csv: only one of them at a time")
+    from nasattn.cli.zoo import zoo_command
+
+    form = "markdown" if markdown else "csv" if csv else "table"
+    raise typer.Exit(zoo_command(family, paper, verify=verify, form=form))
+
+
+@app.command()
 def show(
     network: Annotated[str, typer.Argument(help="A network by name, or a JSON file.")],
-    resolution: Annotated[int | None, number("Side of the pictures, in pixels. [224]")] = None,
-    classes: Annotated[int | None, number("Number of classes. [1000]")] = None,
+    resolution: Annotated[
+        int | None, number("Side of the pictures, in pixels. [as published]")
+    ] = None,
+    classes: Annotated[int | None, number("Number of classes. [as published]")] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Every layer with its costs, in place of stages.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+    plugin: Plugins = None,
 ) -> None:
-    """Show a network: stages, costs, published figures, JSON."""
+    """Show a network: stages or layers, costs, published figures, JSON."""
     from nasattn.cli.show import show_command
 
-    show_command(network, resolution, classes, as_json=json)
+    show_command(network, resolution, classes, layers=layers, as_json=json)
+
+
+plugin_app = typer.Typer(help="Attention modules of your own: list them, test one.")
+app.add_typer(plugin_app, name="plugin")
+
+
+@plugin_app.callback(invoke_without_command=True)
+def plugin_root(context: typer.Context) -> None:
+    root(context)
+
+
+@plugin_app.command("list")
+def plugin_list(plugin: Plugins = None) -> None:
+    """List the kinds of attention and their options."""
+    from nasattn.cli.plugin import list_command
+
+    list_command()
+
+
+@plugin_app.command("test")
+def plugin_test(
+    target: Annotated[
+        str, typer.Argument(help="FILE.py:CLASS, PACKAGE.MODULE:CLASS, or a kind by its name.")
+    ],
+) -> None:
+    """Check that a module fits into any network; exit 1 if not."""
+    from nasattn.cli.plugin import test_command
+
+    raise typer.Exit(test_command(target))
 
 
 @app.command()

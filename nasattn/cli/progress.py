@@ -17,6 +17,7 @@ from nasattn.train.loop import Epoch
 
 BASELINE = "★"
 WIDTH = 10  # of a column
+ARCH_ID = 12  # digits
 SILENCE = 30  # seconds after which a log that is no terminal gets a line
 
 
@@ -29,8 +30,10 @@ class SearchProgress:
         study: optuna.Study,
         spec: StudySpec,
         objectives: tuple[Objective, ...],
+        baselines: tuple[str, ...] = (),
     ) -> None:
         self.console = console
+        self.width = 2 + max(ARCH_ID, *map(len, baselines), 0)  # of a network's name
         self.spec = spec
         self.objectives = objectives
         self.seconds: list[float] = []  # of the budget's trials
@@ -53,7 +56,9 @@ class SearchProgress:
 
     def __enter__(self) -> Self:
         names = "".join(f" {row.heading:>{WIDTH}}" for row in self.objectives)
-        self.console.print(f"  trial   {'network':<12}{names}    took    left", soft_wrap=True)
+        self.console.print(
+            f"  trial   {'network':<{self.width - 2}}{names}    took    left", soft_wrap=True
+        )
         self.bar.start()
         return self
 
@@ -122,7 +127,7 @@ class SearchProgress:
         attributes = trial.user_attrs
         baseline = attributes.get("baseline")
         name = f"{BASELINE} {baseline}" if baseline else f"  {attributes.get('arch_id', '?')}"
-        line = f"{f'{self.spent}/{self.spec.n_trials}':>7} {name:<14}"
+        line = f"{f'{self.spent}/{self.spec.n_trials}':>7} {name:<{self.width}}"
         if trial.state != TrialState.COMPLETE:
             return f"{line} {'failed: ' * (trial.state == TrialState.FAIL)}{attributes['reason']}"
         for row in self.objectives:

@@ -132,7 +132,7 @@ def run(
         "threads": spec.threads,
     }
     try:
-        with SearchProgress(console, study, spec, setting.objectives) as progress:
+        with SearchProgress(console, study, spec, setting.objectives, space.baselines) as progress:
             finished = run_search(
                 study,
                 spec,

@@ -14,12 +14,15 @@ def front_table(front: Front) -> Table:
     """The front, its baselines starred; below a rule the baselines that did not reach it."""
     names = list(dict.fromkeys([*front.objectives, "params"]))
     table = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, title=Text(f"{front.study}: the Pareto front")
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        title=Text(f"{front.study}: the Pareto front"),
     )
     table.add_column("network", no_wrap=True)
     for name in names:
         table.add_column(OBJECTIVES[name].heading, justify="right", no_wrap=True)
-    table.add_column("attention", overflow="fold")
+    table.add_column("attention", overflow="fold", min_width=14)
     table.add_column("trial", justify="right")
     behind = [row for row in front.rows if not row.on_front]
     for found in (row for row in front.rows if row.on_front):
