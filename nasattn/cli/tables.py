@@ -22,8 +22,8 @@ def front_table(front: Front) -> Table:
     table.add_column("network", no_wrap=True)
     for name in names:
         table.add_column(OBJECTIVES[name].heading, justify="right", no_wrap=True)
-    table.add_column("attention", overflow="fold", min_width=14)
-    table.add_column("trial", justify="right")
+    table.add_column("attention", overflow="fold", min_width=10)
+    table.add_column("trial", justify="right", min_width=5)
     behind = [row for row in front.rows if not row.on_front]
     for found in (row for row in front.rows if row.on_front):
         table.add_row(*_cells(found, names))
