@@ -32,6 +32,14 @@ class EvaluationError(NasattnError):
     """A network that could not be trained or measured: the trial fails, the search goes on."""
 
 
+class WeightsError(NasattnError):
+    """Weights that cannot be read or written, or do not fit the network."""
+
+
+class PluginError(NasattnError):
+    """A plug-in that cannot be loaded, or a class that cannot be a kind of attention."""
+
+
 class UnknownNameError(NasattnError):
     """A name that is not in its table."""
 
@@ -39,6 +47,13 @@ class UnknownNameError(NasattnError):
         self.name = name
         place = f"{where}: " if where else ""
         super().__init__(f"{place}unknown {what} {shown(name)}; {hint(name, known)}")
+
+
+class UnknownAttentionError(UnknownNameError):
+    """A kind that is neither built in nor that of a plug-in that could be found."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} (a plug-in's needs --plugin FILE.py:CLASS)"
 
 
 def shown(value: object) -> str:

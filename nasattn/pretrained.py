@@ -18,11 +18,11 @@ from torch import Tensor
 
 from nasattn.data.archive import Damaged, read_arrays
 from nasattn.data.augment import Normalise
-from nasattn.data.named import _quiet_download
-from nasattn.errors import UnknownNameError
+from nasattn.data.named import quiet_download
+from nasattn.errors import UnknownNameError, WeightsError
 from nasattn.references import Reference
 from nasattn.train.checkpoint import DAMAGE, load_values
-from nasattn.weights import FORMAT, WeightsError, is_counter, parse_facts, read_safetensors
+from nasattn.weights import FORMAT, is_counter, parse_facts, read_safetensors
 from nasattn.zoo import NamedNetwork
 
 TORCHVISION = "torchvision"
@@ -128,7 +128,7 @@ def from_torchvision(network: str, cache_dir: Path) -> Pretrained:
     weights = models.get_model_weights(network).DEFAULT
     transforms = weights.transforms()
     try:
-        with _quiet_download():
+        with quiet_download():
             tensors: Mapping[str, Any] = weights.get_state_dict(
                 model_dir=str(cache_dir / "torchvision"),
                 progress=False,

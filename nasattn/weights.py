@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from nasattn.arch import Architecture
 from nasattn.data.augment import Normalise
-from nasattn.errors import NasattnError, shown
+from nasattn.errors import WeightsError, shown
 from nasattn.files import write_bytes
 from nasattn.model import build_model
 from nasattn.spec import Spec, parse
@@ -31,10 +31,6 @@ FORMAT = "nasattn-1"
 
 Mean = Annotated[float, Field(allow_inf_nan=False)]
 Std = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class WeightsError(NasattnError):
-    """Weights that cannot be read or written, or do not fit the network."""
 
 
 class Facts(Spec):

@@ -33,10 +33,9 @@ from nasattn.detect.loop import (
 from nasattn.detect.model import anchor_strides, build_backbone, build_detector
 from nasattn.detect.pictures import check_pictures, fitted_size, read_sample, sample_batches
 from nasattn.detect.score import Found, score
-from nasattn.errors import ArchitectureError, DataError, EvaluationError
+from nasattn.errors import ArchitectureError, DataError, EvaluationError, WeightsError
 from nasattn.model import build_model
 from nasattn.pretrained import Pretrained
-from nasattn.weights import WeightsError
 
 CLASSES = ("rectangle", "ellipse")
 STRIDES = (4, 8, 16)

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from nasattn.arch import AttentionSpec, parse_architecture
 from nasattn.attention import ATTENTIONS, AttentionKind, build_attention, plugins
-from nasattn.attention.plugins import PLUGINS, PluginError, load_plugin, snake_case
+from nasattn.attention.plugins import PLUGINS, load_plugin, snake_case
 from nasattn.attention.table import all_options, get_kind
 from nasattn.cli import main
 from nasattn.cost import count_cost
-from nasattn.errors import ArchitectureError, SpaceError, UnknownNameError
+from nasattn.errors import ArchitectureError, PluginError, SpaceError, UnknownNameError
 from nasattn.model import build_model
 from nasattn.space import load_space
 from nasattn.testing import (

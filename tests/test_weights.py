@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from nasattn.arch import Architecture, parse_architecture
 from nasattn.data import Split
 from nasattn.data.augment import Normalise
-from nasattn.errors import NasattnError, UnknownNameError
+from nasattn.errors import NasattnError, UnknownNameError, WeightsError
 from nasattn.model import build_model
 from nasattn.pretrained import read_pretrained, torchvision_name
 from nasattn.train.metrics import measure_answers
 from nasattn.train.recipe import RECIPES
-from nasattn.weights import Facts, WeightsError, fit, load_into, read_weights, save_weights
+from nasattn.weights import Facts, fit, load_into, read_weights, save_weights
 from nasattn.zoo import get_network
 
 models: Any = import_module("torchvision.models")  # it ships without types

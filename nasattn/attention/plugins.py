@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 from pydantic import AllowInfNan, TypeAdapter, ValidationError, create_model
 
 from nasattn.attention.table import ATTENTIONS, AttentionKind, Count
-from nasattn.errors import NasattnError, hint, shown
+from nasattn.errors import PluginError, hint, shown
 from nasattn.spec import Spec
 
 if TYPE_CHECKING:
@@ -35,10 +35,6 @@ OPTION_TYPES: dict[type, Any] = {
 }
 
 PLUGINS: dict[str, str] = {}  # the kinds that were loaded, each with its target as it was given
-
-
-class PluginError(NasattnError):
-    """A plug-in that cannot be loaded, or a class that cannot be a kind of attention."""
 
 
 def load_plugin(target: str) -> str:

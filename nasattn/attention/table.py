@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, create_model
 
-from nasattn.errors import ArchitectureError, UnknownNameError
+from nasattn.errors import ArchitectureError, UnknownAttentionError
 from nasattn.spec import Spec, parse
 
 if TYPE_CHECKING:
@@ -176,10 +176,3 @@ def get_kind(kind: object) -> AttentionKind:
     if not isinstance(kind, str) or kind not in ATTENTIONS:
         raise UnknownAttentionError("attention", kind, known=ATTENTIONS)
     return ATTENTIONS[kind]
-
-
-class UnknownAttentionError(UnknownNameError):
-    """A kind that is neither built in nor that of a plug-in that could be found."""
-
-    def __str__(self) -> str:
-        return f"{super().__str__()} (a plug-in's needs --plugin FILE.py:CLASS)"

@@ -61,7 +61,10 @@ class Published:
         number, _, unit = self.printed.partition(" ")
         decimals = len(number.partition(".")[2])
         shifted = counted / UNITS[unit] * 10**decimals
-        return round(float(number) * 10**decimals) in (math.floor(shifted), math.floor(shifted + 0.5))
+        return round(float(number) * 10**decimals) in (
+            math.floor(shifted),
+            math.floor(shifted + 0.5),
+        )
 
 
 @dataclass(frozen=True)

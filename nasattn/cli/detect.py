@@ -17,6 +17,7 @@ from torch import nn
 
 from nasattn.cli.detect_tables import DetectProgress, show_scores
 from nasattn.cli.search import check_folder, make_folder
+from nasattn.cli.tables import plural
 from nasattn.cost import count_params
 from nasattn.data.augment import Normalise
 from nasattn.detect.coco import CocoSplit, read_split, same_classes
@@ -279,9 +280,9 @@ def plan(job: Job) -> str:
         f"data {facts.data}: {len(job.train.pictures):,} train, {len(job.val.pictures):,} val "
         f"pictures, {len(facts.classes)} classes, {job.train.n_objects:,} and "
         f"{job.val.n_objects:,} objects\n"
-        f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}, batch {recipe.batch_size}, lr "
+        f"{plural(recipe.epochs, 'epoch')}, batch {recipe.batch_size}, lr "
         f"{recipe.lr:g}, short side {facts.resolution}, seed {facts.seed}, {job.machine.device}, "
-        f"{threads} thread{'s' * (threads > 1)}"
+        f"{plural(threads, 'thread')}"
     )
 
 

@@ -18,6 +18,7 @@ from rich.text import Text
 from torch import nn
 
 from nasattn.cli.data import load_with_progress
+from nasattn.cli.tables import plural
 from nasattn.cli.train import fit_words, share_words
 from nasattn.data import ImageData, Split, open_test
 from nasattn.data.augment import Normalise
@@ -177,7 +178,7 @@ def restored(weights: Weights, data: ImageData) -> Subject:
         )
     words = f"network {facts.name} ({facts.network_id}), seed {facts.seed}, "
     n_epochs = facts.recipe.epochs
-    words += f"recipe {facts.recipe.name}, {n_epochs} epoch{'s' * (n_epochs > 1)}"
+    words += f"recipe {facts.recipe.name}, {plural(n_epochs, 'epoch')}"
     if facts.content_hash != data.content_hash:
         words += (
             f"\nnote: trained on other pictures: {facts.data} at {facts.resolution} "

@@ -9,12 +9,12 @@ from rich.text import Text
 
 from nasattn.attention.plugins import (
     PLUGINS,
-    PluginError,
     entry_point_kinds,
     load_entry_point,
     load_plugin,
 )
 from nasattn.attention.table import ATTENTIONS, AttentionKind, build_attention, get_kind
+from nasattn.errors import PluginError
 
 WIDTHS = (16, 24, 96)
 STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow"}

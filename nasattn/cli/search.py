@@ -15,7 +15,7 @@ from rich.console import Console
 from nasattn.cli.app import DEFAULT_STORAGE
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.progress import SearchProgress
-from nasattn.cli.tables import front_table, front_words
+from nasattn.cli.tables import front_table, front_words, plural
 from nasattn.data import ImageData
 from nasattn.errors import StudyError
 from nasattn.evaluate import Setting, check_device, evaluate
@@ -100,8 +100,8 @@ def plan(spec: StudySpec, data: ImageData) -> str:
         f"{spec.seed}, sampler {spec.sampler}\n"
         f"data {data.name}: {size:,} train, {len(data.val_search):,} val-search pictures of "
         f"{data.resolution}x{data.resolution}, {len(data.classes)} classes\n"
-        f"recipe {spec.recipe.name}, {spec.recipe.epochs} epochs, {spec.device}, "
-        f"{spec.threads} thread{'s' * (spec.threads > 1)}\n"
+        f"recipe {spec.recipe.name}, {plural(spec.recipe.epochs, 'epoch')}, {spec.device}, "
+        f"{plural(spec.threads, 'thread')}\n"
         f"objectives {', '.join(spec.objectives)}{limits}"
     )
 

@@ -33,6 +33,11 @@ def front_table(front: Front) -> Table:
     return table
 
 
+def plural(n: int, noun: str) -> str:
+    """`1 epoch`, `3 epochs`."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
 def _cells(row: FrontRow, names: list[str]) -> list[Text]:
     values = [OBJECTIVES[n].show(row.values[n]) if n in row.values else "-" for n in names]
     mark = BASELINE if row.is_baseline else " "

@@ -18,6 +18,7 @@ from nasattn.baselines.baseline import PICTURES
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.progress import duration
 from nasattn.cli.search import check_folder, make_folder
+from nasattn.cli.tables import plural
 from nasattn.data import ImageData, Split
 from nasattn.data.augment import Normalise
 from nasattn.errors import EvaluationError, NasattnError
@@ -33,7 +34,7 @@ from nasattn.weights import Facts, Fit, load_into, read_weights, save_weights
 from nasattn.zoo import NamedNetwork, read_network
 
 WEIGHTS, CURVE, CHECKPOINT = "weights.safetensors", "curve.csv", "checkpoint.pt"
-VERSIONS = ("nasattn", "torch", "numpy")
+VERSIONS = ("nasattn", "torch", "torchvision", "timm", "numpy")
 
 
 @dataclass(frozen=True)
@@ -260,9 +261,9 @@ def plan(job: Job) -> str:
         f"network {job.facts.name} ({job.facts.network_id})\n"
         f"data {data.name}: {size:,} train, {len(data.val_search):,} val-search pictures of "
         f"{data.resolution}x{data.resolution}, {len(data.classes)} classes\n"
-        f"recipe {recipe.name}, {recipe.epochs} epoch{'s' * (recipe.epochs > 1)}, "
+        f"recipe {recipe.name}, {plural(recipe.epochs, 'epoch')}, "
         f"seed {spec.seed}, {spec.device}, "
-        f"{spec.threads} thread{'s' * (spec.threads > 1)}"
+        f"{plural(spec.threads, 'thread')}"
     )
 
 

@@ -59,7 +59,7 @@ def read_cifar(name: str, cache_dir: Path) -> Pictures:
     """torchvision's CIFAR10 or CIFAR100, downloaded into the cache folder where it is not yet."""
     dataset = getattr(import_module("torchvision.datasets"), name)  # imports torch: slow
     try:
-        with _quiet_download():
+        with quiet_download():
             train, test = (
                 dataset(root=cache_dir / "torchvision", train=train, download=True)
                 for train in (True, False)
@@ -80,7 +80,7 @@ def _split(dataset: object) -> Split:
 
 
 @contextmanager
-def _quiet_download() -> Iterator[None]:
+def quiet_download() -> Iterator[None]:
     """No progress bar, and no waiting for a server that does not answer."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(PATIENCE_S)

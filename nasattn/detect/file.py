@@ -19,10 +19,10 @@ from torchvision.models.detection import FasterRCNN
 from nasattn.arch import Architecture
 from nasattn.detect.loop import DetectRecipe
 from nasattn.detect.model import build_backbone, build_detector
-from nasattn.errors import shown
+from nasattn.errors import WeightsError, shown
 from nasattn.files import write_bytes
 from nasattn.spec import Spec, parse
-from nasattn.weights import Mean, Std, WeightsError, fit, load_into, read_safetensors
+from nasattn.weights import Mean, Std, fit, load_into, read_safetensors
 
 FORMAT = "nasattn-detector-1"
 

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from nasattn.arch import Architecture, parse_architecture
+from nasattn.arch import Architecture, FusionSpec, parse_architecture
 from nasattn.errors import StudyError
 from nasattn.evaluate import State
 from nasattn.files import write_text
@@ -22,6 +23,11 @@ from nasattn.search.run import STATES, is_new
 GROUND = ("settings", "environment", "n_val", "n_classes")
 FACTS = ("recipe_id", "seed", "device", "threads", "seconds", "latency", "static")
 ARCH_ID = re.compile("[0-9a-f]{12}")
+FUSION_WORDS: dict[str, Callable[[FusionSpec], list[str]]] = {
+    "none": lambda fusion: [],
+    "aff": lambda fusion: ["aff"],
+    "multi_scale": lambda fusion: [f"scales{fusion.scales}"],
+}
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ def describe(arch: Architecture) -> str:
     kinds = Counter(s.attention.kind for s in arch.stages if s.attention.kind != "none")
     words = [f"{kind}*{n}" if n > 1 else kind for kind, n in kinds.most_common()] or ["plain"]
     words += ["progressive"] if arch.progressive else []
-    words += [arch.fusion.kind] if arch.fusion.kind != "none" else []
+    words += FUSION_WORDS[arch.fusion.kind](arch.fusion)
     share = min(stage.run_share for stage in arch.stages)
     words += [f"run{100 * share:g}%"] if share < 1 else []
     if arch.head.pooling == "gem":
