@@ -1,13 +1,14 @@
 """The layers that networks are made of, but for attention."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from nasattn.arch import AttentionSpec, BareAttention, Placement
 from nasattn.attention import build_attention
+from nasattn.parts import AttentionSpec, BareAttention, Placement
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
@@ -15,6 +16,39 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "hard_swish": lambda: nn.Hardswish(inplace=True),
     "silu": lambda: nn.SiLU(inplace=True),
 }
+
+
+def chain(**parts: nn.Module | None) -> nn.Sequential:
+    """The parts that there are, one after the other, under their names.
+
+    A part more or less does not rename the others: networks that differ in it share their weights.
+    """
+    return nn.Sequential(OrderedDict((k, part) for k, part in parts.items() if part is not None))
+
+
+def he_conv(
+    in_chs: int,
+    out_chs: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    padding: int | None = None,
+    groups: int = 1,
+    dilation: int = 1,
+    bias: bool = False,
+) -> nn.Conv2d:
+    """Convolution of He initialisation that, without a stride, keeps the size of the map.
+
+    Shapes: (N, in_chs, H, W) -> (N, out_chs, ceil(H / stride), ceil(W / stride)).
+    """
+    padding = dilation * (kernel // 2) if padding is None else padding
+    conv = nn.Conv2d(
+        in_chs, out_chs, kernel, stride, padding, dilation=dilation, groups=groups, bias=bias
+    )
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out")
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
 
 
 def conv_bn(
@@ -27,15 +61,11 @@ def conv_bn(
     dilation: int = 1,
     act: str | None = None,
 ) -> nn.Sequential:
-    """Convolution (He initialisation, no bias), batch norm and, if named, an activation.
+    """Convolution without bias, batch norm and, if named, an activation.
 
     Shapes: (N, in_chs, H, W) -> (N, out_chs, ceil(H / stride), ceil(W / stride)).
     """
-    padding = dilation * (kernel // 2)
-    conv = nn.Conv2d(
-        in_chs, out_chs, kernel, stride, padding, dilation=dilation, groups=groups, bias=False
-    )
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out")
+    conv = he_conv(in_chs, out_chs, kernel, stride=stride, groups=groups, dilation=dilation)
     return nn.Sequential(conv, nn.BatchNorm2d(out_chs), *([ACTIVATIONS[act]()] if act else []))
 
 
@@ -49,27 +79,25 @@ def conv_norm_act(
     groups: int = 1,
     norm: str = "batch",
     act: str,
-    attention: Sequence[nn.Module] = (),
-) -> list[nn.Module]:
+    attention: nn.Module | None = None,
+) -> nn.Sequential:
     """Convolution, batch norm (or a bias), activation, attention, and LRN if it is the norm.
 
     Shapes: (N, in_chs, H, W) -> (N, out_chs, H', W'). Local response normalisation has the
-    constants of Krizhevsky et al., NIPS 2012, section 3.3.
+    constants of Krizhevsky et al., NIPS 2012, section 3.3, whose alpha is over a sum: torch
+    divides its own by the five channels.
     """
-    padding = kernel // 2 if padding is None else padding
     bias = norm != "batch"
-    conv = nn.Conv2d(in_chs, out_chs, kernel, stride, padding, groups=groups, bias=bias)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out")
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-    lrn = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2)
-    return [
-        conv,
-        *([nn.BatchNorm2d(out_chs)] if norm == "batch" else []),
-        ACTIVATIONS[act](),
-        *attention,
-        *([lrn] if norm == "lrn" else []),
-    ]
+    conv = he_conv(
+        in_chs, out_chs, kernel, stride=stride, padding=padding, groups=groups, bias=bias
+    )
+    return chain(
+        conv=conv,
+        norm=nn.BatchNorm2d(out_chs) if norm == "batch" else None,
+        act=ACTIVATIONS[act](),
+        attention=attention,
+        lrn=nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2) if norm == "lrn" else None,
+    )
 
 
 def round_width(width: float, divisor: int, least: int) -> int:
@@ -81,19 +109,17 @@ def round_width(width: float, divisor: int, least: int) -> int:
     return nearest + divisor if nearest < 0.9 * width else nearest
 
 
-def attention_of(spec: BareAttention, channels: int) -> list[nn.Module]:
-    """The attention module in a list, or no module."""
-    return [] if spec.kind == "none" else [build_attention(spec.kind, channels, **spec.options)]
+def attention_of(spec: BareAttention, channels: int) -> nn.Module | None:
+    """The attention module that `spec` asks for, if any."""
+    return None if spec.kind == "none" else build_attention(spec.kind, channels, **spec.options)
 
 
 def attention_at(
     place: Placement, spec: AttentionSpec, channels: int, strength: float = 1.0
-) -> list[nn.Module]:
-    """The attention module in a list where `spec` puts one at `place`, else no module."""
-    if spec.placement != place:
-        return []
-    modules = attention_of(spec, channels)
-    return modules if strength == 1 else [Blend(module, strength) for module in modules]
+) -> nn.Module | None:
+    """The attention module where `spec` puts one at `place`."""
+    module = attention_of(spec, channels) if spec.placement == place else None
+    return Blend(module, strength) if module is not None and strength != 1 else module
 
 
 class Blend(nn.Module):
@@ -158,7 +184,8 @@ class GridPool(nn.Module):
 
     def _cells(self, n: int) -> list[slice]:
         """The pixels that each cell of the grid covers, of `n` in a row."""
-        return [slice(i * n // self.side, -(-(i + 1) * n // self.side)) for i in range(self.side)]
+        side = self.side  # no negative numbers: ONNX rounds their quotients towards zero
+        return [slice(i * n // side, ((i + 1) * n + side - 1) // side) for i in range(side)]
 
 
 class AdaptiveFeatureFusion(nn.Module):
@@ -200,12 +227,12 @@ class MultiScaleFusion(nn.Module):
         self, low_chs: Sequence[int], strides: Sequence[int], high_chs: int, spec: BareAttention
     ) -> None:
         super().__init__()
-        self.high = nn.Sequential(*attention_of(spec, high_chs))
+        self.high = chain(attention=attention_of(spec, high_chs))
         self.lows = nn.ModuleList(
-            nn.Sequential(
-                *attention_of(spec, chs),
-                nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False),
-                conv_bn(chs, high_chs, 1),
+            chain(
+                attention=attention_of(spec, chs),
+                pool=nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False),
+                project=conv_bn(chs, high_chs, 1),
             )
             for chs, stride in zip(low_chs, strides, strict=True)
         )

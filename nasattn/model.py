@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
 from math import prod
 
 from torch import Tensor, nn
 
-from nasattn.arch import Architecture, HeadSpec, StageSpec
+from nasattn.arch import Architecture
 from nasattn.layers import (
     ACTIVATIONS,
     AdaptiveFeatureFusion,
@@ -17,9 +16,12 @@ from nasattn.layers import (
     MultiScaleFusion,
     attention_at,
     attention_of,
+    chain,
     conv_bn,
     conv_norm_act,
+    he_conv,
 )
+from nasattn.parts import HeadSpec, StageSpec
 
 
 class Network(nn.Module):
@@ -83,29 +85,22 @@ def build_model(arch: Architecture, num_classes: int, in_chs: int = 3) -> Networ
 
 def build_stem(arch: Architecture, in_chs: int) -> nn.Sequential:
     """(N, in_chs, H, W) -> (N, stem width, H / stride, W / stride)."""
-    stem = arch.stem
+    stem, stride, padding = arch.stem, arch.stem.stride, arch.stem.padding
+    pool = nn.MaxPool2d(3, 2, padding=1) if stem.pool else None
     if arch.stages[0].kind.preact:  # its first block norms
-        conv = nn.Conv2d(
-            in_chs, stem.width, stem.kernel, stem.stride, padding=stem.padding, bias=False
-        )
-        nn.init.kaiming_normal_(conv.weight, mode="fan_out")
-        layers: list[nn.Module] = [conv]
-    else:
-        widths = [*[stem.width // 2] * (stem.convs - 1), stem.width]
-        layers = []
-        for i, (entering, width) in enumerate(pairwise([in_chs, *widths])):
-            is_last = i == len(widths) - 1
-            layers += conv_norm_act(
-                entering,
-                width,
-                stem.kernel,
-                stride=stem.stride if i == 0 else 1,
-                padding=stem.padding,
-                norm=stem.norm if is_last or stem.norm == "batch" else "none",
-                act=arch.act,
-                attention=attention_of(stem.attention, width) if is_last else (),
-            )
-    return nn.Sequential(*layers, *([nn.MaxPool2d(3, 2, padding=1)] if stem.pool else []))
+        bare = he_conv(in_chs, stem.width, stem.kernel, stride=stride, padding=padding)
+        return chain(conv=bare, pool=pool)
+    conv = partial(conv_norm_act, kernel=stem.kernel, act=arch.act)
+    last = partial(conv, norm=stem.norm, attention=attention_of(stem.attention, stem.width))
+    if stem.convs == 1:
+        return chain(conv=last(in_chs, stem.width, stride=stride, padding=padding), pool=pool)
+    half, norm = stem.width // 2, "batch" if stem.norm == "batch" else "none"
+    return chain(
+        conv1=conv(in_chs, half, norm=norm, stride=stride, padding=padding),
+        conv2=conv(half, half, norm=norm),
+        conv3=last(half, stem.width),
+        pool=pool,
+    )
 
 
 def strengths(arch: Architecture) -> list[float]:
@@ -117,10 +112,10 @@ def strengths(arch: Architecture) -> list[float]:
 def build_stage(in_chs: int, stage: StageSpec, *, act: str, strength: float = 1.0) -> nn.Sequential:
     """The blocks of a stage, the first of which takes the stride and the change of width."""
     block = partial(stage.kind.load(), act=act, strength=strength)
-    blocks = [block(in_chs, stage, stride=stage.stride)]
-    blocks += (block(stage.width, stage, stride=1) for _ in range(stage.depth - 1))
+    blocks = {"0": block(in_chs, stage, stride=stage.stride)}
+    blocks |= {str(i): block(stage.width, stage, stride=1) for i in range(1, stage.depth)}
     after = attention_at("after_stage", stage.attention, stage.width, strength)
-    return nn.Sequential(*blocks, *after)
+    return chain(**blocks, attention=after)
 
 
 def build_last_norm(arch: Architecture) -> nn.Module:

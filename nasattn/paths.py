@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from nasattn.arch import Architecture, BareAttention, Part, parse_architecture
+from nasattn.arch import Architecture, parse_architecture
 from nasattn.attention.table import all_options
 from nasattn.errors import ArchitectureError, hint
+from nasattn.parts import BareAttention, Part
 from nasattn.spec import spec_in
 
 

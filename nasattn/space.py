@@ -115,6 +115,8 @@ class SearchSpace(Spec):
             value = next((v for v in values if v not in (None, default)), values[0])
             if value is None and parameter.name.endswith(".depth"):
                 value = 0  # a stage that the network does not have
+            if value == default and not parameter.distribution.contains(value):
+                value = parameter.distribution.values()[0]  # any will do, or none: see below
             if not parameter.distribution.contains(value):
                 raise SpaceError(
                     f"{name} is outside space {self.name!r}: {_outside(parameter, value)}"

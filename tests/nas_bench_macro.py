@@ -10,10 +10,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-from nasattn.arch import StageSpec
 from nasattn.blocks.inverted_residual import InvertedResidual
 from nasattn.cost import StaticCost, count_cost
 from nasattn.layers import MeanPool, conv_bn
+from nasattn.parts import StageSpec
 
 RESOLUTION, STEM, HEAD, CLASSES = 32, 32, 1280, 10
 STAGES = ((64, 2), (128, 3), (256, 3))  # width, blocks; the first block of each takes stride 2

@@ -1,13 +1,17 @@
 import json
+from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from nasattn.arch import Architecture, AttentionSpec, HeadSpec, parse_architecture
+from nasattn.arch import Architecture, parse_architecture
+from nasattn.blocks import BLOCKS
 from nasattn.errors import ArchitectureError
 from nasattn.model import build_model
+from nasattn.parts import BLOCK_FIELDS, AttentionSpec, HeadSpec, StageSpec, StemSpec
 from nasattn.paths import get_path, is_active, replace_paths
 from tests.strategies import architectures
 
@@ -19,6 +23,12 @@ PLAIN: dict[str, Any] = {
 
 def with_attention(**fields: object) -> dict[str, Any]:
     return PLAIN | {"stages": [PLAIN["stages"][0], PLAIN["stages"][1] | {"attention": fields}]}
+
+
+def residual(*stages: dict[str, Any], **parts: Any) -> dict[str, Any]:
+    """Bottlenecks of depth 1 and 16 channels if nothing else is said, behind 16 channels."""
+    filled = [{"depth": 1, "block": "bottleneck", "width": 16, **stage} for stage in stages]
+    return {"stem": {"width": 16}, "stages": filled, **parts}
 
 
 @given(architectures())
@@ -36,11 +46,35 @@ def test_equal_if_and_only_if_same_id(a: dict[str, Any], b: dict[str, Any]) -> N
 
 
 @given(architectures())
+def test_canonical_form_is_a_fixed_point(data: dict[str, Any]) -> None:
+    arch = parse_architecture(data)
+    assert parse_architecture(arch.model_dump()) == arch
+    assert parse_architecture(arch) == arch
+
+
+@given(architectures(), architectures())
+def test_fields_that_a_block_does_not_read_do_not_make_another_network(
+    data: dict[str, Any], other: dict[str, Any]
+) -> None:
+    noisy = deepcopy(data)
+    for stage, donor in zip(noisy["stages"], other["stages"], strict=False):
+        unread = donor.keys() & BLOCK_FIELDS - BLOCKS[stage["block"]].fields
+        stage.update({field: donor[field] for field in unread})
+    assert parse_architecture(noisy).arch_id == parse_architecture(data).arch_id
+
+
+@given(architectures(), st.sampled_from([8, 16, 33]))
 @settings(max_examples=20, deadline=None)  # the first one imports modules
-def test_every_architecture_builds_and_runs(data: dict[str, Any]) -> None:
-    model = build_model(parse_architecture(data).at_resolution(16), num_classes=3).eval()
+def test_every_architecture_builds_and_runs(data: dict[str, Any], resolution: int) -> None:
+    arch = parse_architecture(data).at_resolution(resolution)
+    model = build_model(arch, num_classes=3).eval()
+    x = torch.zeros(2, 3, resolution, resolution)
     with torch.no_grad():
-        assert model(torch.zeros(1, 3, 16, 16)).shape == (1, 3)
+        assert model(x).shape == (2, 3)
+        found = [y.shape[1:] for y in model.feature_maps(x).values()]
+    sizes = arch.map_sizes(resolution)[1:]
+    last = arch.strides.values()
+    assert found == [(arch.stages[i].width, sizes[i], sizes[i]) for i in last]
 
 
 def test_arch_id_is_stable() -> None:
@@ -66,6 +100,42 @@ def test_arch_id_is_stable() -> None:
         (PLAIN | {"fusion": {"kind": "none", "terms": 2}}, PLAIN),
         (PLAIN | {"stages": [*PLAIN["stages"], {"depth": 0, "width": 99}]}, PLAIN),
         (PLAIN | {"stem": {"width": 16.0, "stride": 2}}, PLAIN),
+        (PLAIN | {"stages": [{**stage, "groups": 2} for stage in PLAIN["stages"]]}, PLAIN),
+        (PLAIN | {"fusion": {"kind": "aff", "scales": 2}}, PLAIN | {"fusion": {"kind": "aff"}}),
+        (PLAIN | {"fusion": {"attention": {"kind": "se"}}}, PLAIN),
+        (PLAIN | {"head": {"hidden_layers": 2, "hidden_act": "relu"}}, PLAIN),
+        (PLAIN | {"progressive": True}, PLAIN),
+        # the last stage's attention is whole, whatever stands before it
+        (with_attention(kind="se") | {"progressive": True}, with_attention(kind="se")),
+        (residual({"radix": 4}), residual({})),
+        (residual({"conv": "sk", "radix": 4}), residual({"conv": "sk"})),
+        (residual({"conv": "splat", "radix": 2}), residual({"conv": "splat"})),
+        (residual({"pool": "after", "width": 32}), residual({"width": 32})),
+        (residual({"shortcut": "pad"}), residual({"shortcut": "avg"})),
+        (residual({"width": 32, "run_share": 0.5}), residual({"width": 32})),
+        (residual({"stride": 2, "run_share": 0.5}), residual({"stride": 2})),
+        (residual({"norm": "lrn"}), residual({})),
+        (residual({"width": 32, "shortcut": "avg"}), residual({"width": 32})),
+        (
+            residual(
+                {"block": "preact_basic"},
+                stem={"width": 16, "norm": "lrn", "convs": 3, "attention": {"kind": "se"}},
+            ),
+            residual({"block": "preact_basic"}),
+        ),
+        (residual({}, {}, fusion={"kind": "multi_scale"}), residual({}, {})),
+        (
+            residual({"block": "conv", "shortcut": "pad", "run_share": 0.5, "expansion": 4}),
+            residual({"block": "conv"}),
+        ),
+        (
+            residual({"block": "conv", "attention": {"kind": "se", "placement": "after_spatial"}}),
+            residual({"block": "conv", "attention": {"kind": "se"}}),
+        ),
+        (
+            residual({}, {"stride": 2}, fusion={"kind": "multi_scale", "scales": 4}),
+            residual({}, {"stride": 2}, fusion={"kind": "multi_scale", "scales": 2}),
+        ),
     ],
 )
 def test_inactive_and_default_fields_do_not_make_another_network(
@@ -103,6 +173,136 @@ def test_inactive_and_default_fields_do_not_make_another_network(
     ],
 )
 def test_a_wrong_field_is_named_with_what_is_allowed(data: object, message: str) -> None:
+    with pytest.raises(ArchitectureError, match=message) as error:
+        parse_architecture(data)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("stage", "change"),
+    [
+        ({}, {"groups": 2}),
+        ({}, {"expansion": 2}),
+        ({}, {"kernel": 5}),
+        ({}, {"width": 24}),
+        ({}, {"stride": 2}),
+        ({}, {"run_share": 0.5}),
+        ({}, {"block": "basic"}),
+        ({}, {"conv": "sk"}),
+        ({"conv": "sk"}, {"conv": "splat"}),
+        ({"conv": "splat"}, {"radix": 1}),
+        ({"width": 24}, {"shortcut": "pad"}),
+        ({"stride": 2}, {"shortcut": "avg"}),
+        ({"stride": 2}, {"shortcut": "pad"}),
+        ({"stride": 2}, {"pool": "before"}),
+        ({"stride": 2, "pool": "before"}, {"pool": "after"}),
+        ({"stride": 2, "depth": 2}, {"run_share": 0.5}),  # of the second block
+        ({"block": "conv"}, {"norm": "none"}),
+        (
+            {"block": "conv", "norm": "lrn", "attention": {"kind": "se"}},  # before LRN
+            {"attention": {"kind": "se", "placement": "after_stage"}},
+        ),
+        ({"block": "conv", "norm": "none"}, {"norm": "lrn"}),
+    ],
+    ids=str,
+)
+def test_a_field_that_means_something_makes_another_network(
+    stage: dict[str, Any], change: dict[str, Any]
+) -> None:
+    plain, changed = residual(stage), residual(stage | change)
+    assert parse_architecture(changed).arch_id != parse_architecture(plain).arch_id
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (residual({"block": "botleneck"}), r"stages.0.block: must be .*'bottleneck'.* 'botleneck'"),
+        (residual({"groups": 3}), r"stages.0.groups: 3 does not divide 16 channels"),
+        (residual({"expansion": 2, "groups": 16}), r"groups: 16 does not divide 8 channels"),
+        (
+            residual({}, {"conv": "splat", "groups": 8, "radix": 4}),
+            r"stages.1.groups: 8 x radix 4 does not divide 16 channels",
+        ),
+        (residual({"block": "conv", "width": 24, "groups": 3}), r"3 does not divide 16 channels"),
+        (residual({"block": "conv", "width": 20, "groups": 8}), r"8 does not divide 20 channels"),
+        (residual({"groups": 0}), r"stages.0.groups: must be greater than 0, is 0"),
+        (residual({"conv": "ska"}), r"stages.0.conv: must be 'plain', 'sk' or 'splat', is 'ska'"),
+        (residual({"conv": "splat", "radix": 3}), r"stages.0.radix: must be 1, 2 or 4, is 3"),
+        (residual({"stride": 2, "pool": "max"}), r"stages.0.pool: must be 'none', .* is 'max'"),
+        (residual({"shortcut": "id"}), r"stages.0.shortcut: must be 'conv', 'avg' or 'pad'"),
+        (
+            residual({"width": 8, "shortcut": "pad"}),
+            r"stages.0.shortcut: pad cannot make 8 of 16 channels",
+        ),
+        (residual({"block": "conv", "norm": "layer"}), r"stages.0.norm: must be 'batch', 'none'"),
+        (residual({"run_share": 0}), r"stages.0.run_share: must be greater than 0, is 0"),
+        (residual({"run_share": 1.5}), r"stages.0.run_share: must be less than .* 1, is 1.5"),
+        (residual({"stride": 3}), r"stages.0.stride: must be 1 or 2, is 3"),
+        (residual({"kernel": 4}), r"stages.0.kernel: must be 3, 5 or 7, is 4"),
+        (residual({"expansion": 0.5}), r"stages.0.expansion: must be greater than or equal to 1"),
+        (residual({"depth": 201}), r"stages.0.depth: must be less than or equal to 200, is 201"),
+        (residual({"width": 20_000}), r"stages.0.width: must be less than or equal to 16384"),
+        (residual(*[{}] * 65), r"stages: .*at most 64 items"),
+        (
+            residual({}, {"block": "preact_basic"}),
+            r"stages: preact_basic blocks do not mix with other kinds",
+        ),
+        (residual({}, stem={"width": 8, "convs": 2}), r"stem.convs: must be 1 or 3, is 2"),
+        (residual({}, stem={"width": 8, "stride": 3}), r"stem.stride: must be 1, 2 or 4, is 3"),
+        (residual({}, stem={"width": 8, "kernel": 9}), r"stem.kernel: must be 3, 5, 7 or 11, is 9"),
+        (residual({}, stem={"width": 8, "pool": "max"}), r"stem.pool: must be a valid boolean"),
+        (
+            residual({}, stem={"width": 9, "attention": {"kind": "sge"}}),
+            r"stem.attention.groups: 8 does not divide the 9 channels of the stem",
+        ),
+        (
+            residual({}, stem={"width": 8, "attention": {"kind": "se", "placement": "before_add"}}),
+            r"unknown field 'placement'",
+        ),
+        (
+            residual(
+                {"width": 20},
+                {"stride": 2},
+                fusion={"kind": "multi_scale", "attention": {"kind": "sge"}},
+            ),
+            r"fusion.attention.groups: 8 does not divide the 20 channels of a fused map",
+        ),
+        (
+            residual(
+                {},
+                fusion={"kind": "multi_scale", "attention": {"kind": "sge"}},
+                head={"conv_width": 12},
+            ),
+            r"fusion.attention.groups: 8 does not divide the 12 channels of a fused map",
+        ),
+        (residual({}, fusion={"kind": "mult"}), r"fusion.kind: must be .*'multi_scale'.* 'mult'"),
+        (
+            residual({}, fusion={"kind": "multi_scale", "scales": 5}),
+            r"fusion.scales: must be 2, 3 or 4, is 5",
+        ),
+        (residual({}, head={"pooling": "max"}), r"head.pooling: must be 'avg', 'gem' or 'grid'"),
+        (
+            residual({}, head={"hidden": 8, "hidden_layers": 3}),
+            r"head.hidden_layers: must be 1 or 2, is 3",
+        ),
+        (
+            residual({}, head={"hidden": 8, "hidden_act": "gelu"}),
+            r"head.hidden_act: must be 'relu', .* is 'gelu'",
+        ),
+        (residual({}, act="gelu"), r"act: must be 'relu', 'relu6', 'hard_swish' or 'silu'"),
+        (
+            residual({"width": 8, "expansion": 16}),
+            r"stages.0.expansion: 16 leaves none of 8 channels",
+        ),
+        (residual({}, stem={"width": 1, "convs": 3}), r"stem.width: three .* 2 or more, is 1"),
+        (residual({"attention": "se"}, {}, progressive=True), r"attention: must be a valid dict"),
+        ({"stem": {"width": 8}, "stages": ["x", "y"], "progressive": True}, r"stages.0: must be"),
+        (residual({"attention": {"kind": "se"}}, {}, progressive="maybe"), r"progressive: must be"),
+    ],
+)
+def test_a_block_stem_head_or_fusion_that_cannot_be_is_refused(
+    data: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ArchitectureError, match=message) as error:
         parse_architecture(data)
     assert "\n" not in str(error.value)
@@ -189,6 +389,93 @@ def test_at_resolution_drops_strides_from_the_front(
     arch = strided(2, 1, 2, 2, 2, 1, 2).at_resolution(resolution)
     assert (arch.stem.stride, *(s.stride for s in arch.stages)) == expected
     assert arch.map_sizes(resolution)[-1] == last
+
+
+@pytest.mark.parametrize(
+    ("resolution", "stem_stride", "pool", "strides", "sizes"),
+    [
+        (224, 2, True, (1, 2, 2, 2), [56, 56, 28, 14, 7]),
+        (65, 1, True, (1, 2, 2, 2), [33, 33, 17, 9, 5]),
+        (64, 1, True, (1, 2, 2, 2), [32, 32, 16, 8, 4]),
+        (32, 1, False, (1, 2, 2, 2), [32, 32, 16, 8, 4]),  # the usual CIFAR form
+        (16, 1, False, (1, 1, 2, 2), [16, 16, 16, 8, 4]),
+        (8, 1, False, (1, 1, 1, 2), [8, 8, 8, 8, 4]),
+        (4, 1, False, (1, 1, 1, 1), [4, 4, 4, 4, 4]),
+    ],
+)
+def test_at_resolution_drops_the_stems_pooling_before_the_stages_strides(
+    resolution: int, stem_stride: int, pool: bool, strides: tuple[int, ...], sizes: list[int]
+) -> None:
+    strided = {"stride": 2, "pool": "after", "shortcut": "avg"}
+    stages: list[dict[str, Any]] = [{"stride": 1}, *[strided] * 3]
+    drawn = parse_architecture(residual(*stages, stem={"width": 16, "kernel": 7, "pool": True}))
+    arch = drawn.at_resolution(resolution)
+    assert (arch.stem.stride, arch.stem.pool) == (stem_stride, pool)
+    assert tuple(stage.stride for stage in arch.stages) == strides
+    assert arch.map_sizes(resolution) == sizes
+    assert all(stage.pool == "none" for stage in arch.stages if stage.stride == 1)
+    assert arch.at_resolution(resolution) == arch
+
+
+@pytest.mark.parametrize(
+    ("stem", "size"),
+    [
+        ({}, 112),
+        ({"kernel": 7}, 112),
+        ({"kernel": 7, "pool": True}, 56),
+        ({"kernel": 11, "stride": 4}, 55),  # AlexNet's: (224 + 2 * 2 - 11) / 4 + 1, cut off
+        ({"kernel": 7, "stride": 4}, 56),
+        ({"kernel": 11, "stride": 1}, 224),
+        ({"convs": 3, "pool": True}, 56),
+    ],
+)
+def test_a_stem_makes_maps_of_the_formulas_size(stem: dict[str, Any], size: int) -> None:
+    assert StemSpec.model_validate({"width": 8} | stem).map_size(224) == size
+
+
+def test_conv_blocks_round_down_where_the_others_round_up() -> None:
+    sizes = {
+        block: StageSpec.model_validate(
+            {"depth": 1, "width": 8, "block": block, "stride": 2}
+        ).map_size(13)
+        for block in BLOCKS
+    }
+    assert sizes == {block: 6 if block == "conv" else 7 for block in BLOCKS}
+
+
+def test_strides_name_the_last_stage_of_each() -> None:
+    arch = parse_architecture(
+        residual(
+            *({"stride": s} for s in (1, 2, 1, 2, 2, 1)),
+            stem={"width": 16, "pool": True},
+            fusion={"kind": "multi_scale", "scales": 3},
+        )
+    )
+    assert arch.strides == {4: 0, 8: 2, 16: 3, 32: 5}
+    assert arch.fusion_stages == (2, 3)  # strides 8 and 16 beside the last
+    assert replace_paths(arch, {"fusion.scales": 4}).fusion_stages == (0, 2, 3)
+    assert replace_paths(arch, {"fusion.kind": "aff"}).fusion_stages == (3,)
+    assert replace_paths(arch, {"fusion.kind": "none"}).fusion_stages == ()
+
+
+def test_attention_widths_are_those_of_its_place() -> None:
+    # 48 channels enter; an inverted residual widens those that enter, a bottleneck narrows its own
+    for block, inner in (
+        ("inverted_residual", {48 * 2, 16 * 2}),
+        ("bottleneck", {16 // 2}),
+        ("basic", {16}),
+        ("preact_basic", {16}),
+    ):
+        stage = StageSpec.model_validate(
+            {
+                "depth": 2,
+                "width": 16,
+                "block": block,
+                "expansion": 2,
+                "attention": {"kind": "se", "placement": "after_spatial"},
+            }
+        )
+        assert stage.attention_widths(48) == inner
 
 
 def test_at_resolution_refuses_what_is_too_small() -> None:

@@ -175,7 +175,10 @@ def test_a_place_that_cannot_be_written_is_found_before_training(
             "unknown field 'paramters'; did you mean 'parameters'",
         ),
         (["search", "--space", "groups.yaml"], "groups: 3 does not divide the 8 channels"),
-        (["search", "--study", "quick"], "unknown study 'quick'; known: alexnet_quick, mobile_quick"),
+        (
+            ["search", "--study", "quick"],
+            "unknown study 'quick'; known: alexnet_quick, mobile_quick",
+        ),
         (["search", "--trials", "-5"], "n_trials: must be greater than 0, is -5"),
         (["search", "--trials", "many"], "'--trials': 'many' is not a whole number"),
         (["search", "--epochs", "0"], "recipe.epochs: must be greater than 0, is 0"),

@@ -1,13 +1,14 @@
-"""Pooling, inverted residuals and fusion, against numpy, torchvision and the formula."""
+"""Pooling, norms, inverted residuals and fusion, against numpy, torchvision and the formula."""
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchvision.models import mobilenetv2 as torchvision_mobilenet  # type: ignore[import-untyped]
+from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
+from torchvision.models import mobilenetv2 as torchvision_mobilenet
 
-from nasattn.arch import AttentionSpec, StageSpec
+from nasattn.attention import build_attention
 from nasattn.attention.squeeze_excite import SqueezeExcite
 from nasattn.baselines import get_baseline
 from nasattn.blocks.inverted_residual import InvertedResidual
@@ -15,11 +16,18 @@ from nasattn.cost import count_params
 from nasattn.layers import (
     ACTIVATIONS,
     AdaptiveFeatureFusion,
+    Blend,
     GeM,
+    GridPool,
     MeanPool,
+    MultiScaleFusion,
     conv_bn,
+    conv_norm_act,
+    he_conv,
+    pooled_to,
 )
-from nasattn.model import build_model
+from nasattn.model import build_classifier, build_model
+from nasattn.parts import AttentionSpec, BareAttention, HeadSpec, StageSpec
 
 Array = NDArray[np.float64]
 EPS = 1e-6  # GeM's floor
@@ -129,6 +137,55 @@ def test_gem_has_a_parameter_only_where_it_learns(learnable: bool, params: int) 
     assert count_params(GeM(learnable=learnable)) == params
 
 
+# Grid pooling: AlexNet's end
+
+
+def grid_by_torch(x: Tensor) -> Tensor:
+    """torchvision's AlexNet, where max pooling keeps what is left at the edge."""
+    pooled = max_pool2d(x, 3, stride=2, ceil_mode=True) if min(x.shape[2:]) > 1 else x
+    return adaptive_avg_pool2d(pooled, 6).flatten(1)
+
+
+@pytest.mark.parametrize("size", range(1, 16))
+def test_grid_pool_is_adaptive_average_pooling_behind_max_pooling(size: int) -> None:
+    for width in (size, 16 - size, 13):
+        x = maps(2, 3, size, width)
+        y = GridPool()(x)
+        assert y.shape == (2, 3 * 36)
+        torch.testing.assert_close(y, grid_by_torch(x))
+
+
+def test_grid_pool_of_thirteen_pixels_is_max_pooling_alone() -> None:
+    x = maps(2, 3, 13, 13)
+    windows = [
+        [x[:, :, i : i + 3, j : j + 3].amax((2, 3)) for j in range(0, 12, 2)]
+        for i in range(0, 12, 2)
+    ]
+    expected = torch.stack([torch.stack(row, 2) for row in windows], 2)  # (N, C, 6, 6)
+    torch.testing.assert_close(GridPool()(x), expected.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("head", "params"),
+    [
+        ({}, 8 * 5 + 5),
+        ({"hidden": 7}, 8 * 7 + 7 + 7 * 5 + 5),
+        ({"hidden": 7, "hidden_layers": 2}, 8 * 7 + 7 + 7 * 7 + 7 + 7 * 5 + 5),
+        ({"pooling": "grid"}, 8 * 36 * 5 + 5),
+        ({"pooling": "grid", "hidden": 7}, 8 * 36 * 7 + 7 + 7 * 5 + 5),
+    ],
+)
+@pytest.mark.parametrize("dropout", [0, 0.5])
+def test_classifier_has_the_formulas_params(
+    head: dict[str, object], params: int, dropout: float
+) -> None:
+    spec = HeadSpec.model_validate(head | {"dropout": dropout})
+    classifier = build_classifier(8, spec, num_classes=5)
+    assert count_params(classifier) == params
+    n_dropouts = sum(isinstance(m, nn.Dropout) for m in classifier)
+    assert n_dropouts == (0 if not dropout else spec.hidden_layers)  # as many without a hidden one
+
+
 # Inverted residuals
 
 
@@ -205,6 +262,59 @@ def test_activations_are_the_formulas(act: str, values: list[float]) -> None:
     torch.testing.assert_close(y, torch.tensor(values, dtype=torch.float32), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("norm", "parts"),
+    [
+        ("batch", ["Conv2d", "BatchNorm2d", "SiLU", "Identity"]),
+        ("none", ["Conv2d", "SiLU", "Identity"]),
+        ("lrn", ["Conv2d", "SiLU", "Identity", "LocalResponseNorm"]),
+    ],
+)
+def test_conv_norm_act_stands_in_its_order(norm: str, parts: list[str]) -> None:
+    layers = conv_norm_act(2, 3, 5, norm=norm, act="silu", attention=nn.Identity())
+    assert [type(layer).__name__ for layer in layers] == parts
+    bias = 0 if norm == "batch" else 3
+    assert count_params(layers[0]) == 2 * 3 * 25 + bias
+    assert layers(maps(2, 2, 5, 9)).shape == (2, 3, 5, 9)
+
+
+def test_he_conv_is_a_convolution_without_a_bias() -> None:
+    conv = he_conv(64, 128, 3, stride=2, padding=1)
+    assert count_params(conv) == 64 * 128 * 9
+    assert conv(maps(1, 64, 5, 9)).shape == (1, 128, 3, 5)
+    assert conv.weight.std().item() == pytest.approx((2 / (128 * 9)) ** 0.5, rel=0.05)
+
+
+def test_local_response_normalisation_is_the_formula() -> None:
+    # b_i = a_i / (2 + 1e-4 sum of a_j^2 for j = i - 2 .. i + 2)^0.75; no channel, no square
+    *_, lrn = conv_norm_act(2, 9, 3, norm="lrn", act="relu")
+    a = maps(2, 9, 4, 3).numpy() * 100  # large: 1e-4 of the squares must matter
+    squares = np.pad(a**2, ((0, 0), (2, 2), (0, 0), (0, 0)))
+    sums = np.stack([squares[:, i : i + 5].sum(1) for i in range(9)], 1)
+    expected = a / (2 + 1e-4 * sums) ** 0.75
+    np.testing.assert_allclose(lrn(torch.from_numpy(a)).numpy(), expected, rtol=1e-4)
+    assert np.abs(expected - a / 2**0.75).max() > 1
+
+
+# Attention of some strength: x + s (attention(x) - x)
+
+
+@pytest.mark.parametrize("strength", [0.25, 0.5, 1])
+def test_blend_is_the_formula(strength: float) -> None:
+    attention = build_attention("se", 16, rd_ratio=4)
+    x = maps(2, 16, 5, 4).requires_grad_()
+    y = Blend(attention, strength)(x)
+    expected = (1 - strength) * x + strength * attention(x)
+    torch.testing.assert_close(y, expected)
+    upstream = maps(2, 16, 5, 4)
+    for own, by_hand in zip(
+        torch.autograd.grad(y, [x, *attention.parameters()], upstream, retain_graph=True),
+        torch.autograd.grad(expected, [x, *attention.parameters()], upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(own, by_hand)
+
+
 # Fusion: alpha P_l(pool(low)) + beta P_h(high) + gamma W(P_l + P_h), paper 000, section 3.3
 
 
@@ -269,3 +379,52 @@ def test_adaptive_feature_fusion_is_the_formula(
 
 def test_adaptive_feature_fusion_starts_with_equal_terms() -> None:
     assert AdaptiveFeatureFusion(4, 6).weights.tolist() == [1, 1, 1]
+
+
+def test_pooled_to_cuts_what_a_rounded_down_map_has_not() -> None:
+    low = maps(1, 2, 4, 5)
+    assert torch.equal(pooled_to(maps(1, 3, 3, 5), low), low[:, :, :3])
+
+
+# Fusion of several scales: a_0(high) + sum_i P_i(pool(a_i(low_i)))
+
+
+@pytest.mark.parametrize("kind", ["none", "sge"])
+@pytest.mark.parametrize(
+    ("sizes", "strides"),
+    [
+        ([(8, 8), (4, 4)], [4, 2]),
+        ([(7, 9), (4, 5)], [4, 2]),  # rounded up to 2 x 3 pixels
+        ([(9, 9), (4, 4)], [4, 2]),  # rounded down by strides to 2 x 2, by pooling up to 3 x 3
+        ([], []),
+    ],
+)
+def test_multi_scale_fusion_is_the_formula(
+    kind: str, sizes: list[tuple[int, int]], strides: list[int]
+) -> None:
+    widths = [8, 16][: len(sizes)]
+    lows = [maps(3, chs, *size) for chs, size in zip(widths, sizes, strict=True)]
+    high = maps(3, 24, 2, 3 if (7, 9) in sizes else 2)
+    spec = BareAttention(kind=kind)
+    fusion = MultiScaleFusion(widths, strides, 24, spec)
+    with torch.no_grad():
+        fusion(lows, high)  # running statistics leave their start
+    fusion.eval()
+
+    def attended(parts: nn.Module, x: Tensor) -> Array:
+        first = next(parts.children()) if kind != "none" else nn.Identity()
+        return np.asarray(first(x).detach().double().numpy())
+
+    expected = attended(fusion.high, high)
+    for low, branch, stride in zip(lows, fusion.lows, strides, strict=True):
+        *_, projection = branch.children()
+        pooled = pool_by_hand(attended(branch, low), stride)
+        cut = project_by_hand(pooled, projection)[:, :, : high.shape[2], : high.shape[3]]
+        expected = expected + cut
+    np.testing.assert_allclose(fusion(lows, high).detach().numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_multi_scale_fusion_has_an_attention_of_its_own_for_each_map() -> None:
+    fusion = MultiScaleFusion([8, 16], [4, 2], 24, BareAttention(kind="sge"))
+    # SGE of 8 groups has 16 parameters, a projection C x 24 and 48 of its batch norm
+    assert count_params(fusion) == 3 * 16 + (8 + 16) * 24 + 2 * 48

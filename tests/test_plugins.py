@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nasattn.arch import AttentionSpec, parse_architecture
+from nasattn.arch import parse_architecture
 from nasattn.attention import ATTENTIONS, AttentionKind, build_attention, plugins
 from nasattn.attention.plugins import PLUGINS, load_plugin, snake_case
 from nasattn.attention.table import all_options, get_kind
@@ -21,6 +21,7 @@ from nasattn.cli import main
 from nasattn.cost import count_cost
 from nasattn.errors import ArchitectureError, PluginError, SpaceError, UnknownNameError
 from nasattn.model import build_model
+from nasattn.parts import AttentionSpec
 from nasattn.space import load_space
 from nasattn.testing import (
     ATTENTION_CHECKS,

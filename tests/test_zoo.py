@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nasattn.arch import Architecture, StageSpec, StemSpec
+from nasattn.arch import Architecture
 from nasattn.attention.table import ATTENTIONS
 from nasattn.baselines import BASELINES, get_baseline
 from nasattn.baselines.baseline import PICTURES, Pictures, Published
@@ -20,6 +20,7 @@ from nasattn.cost import count_cost
 from nasattn.cost.layers import Layer, count_layers
 from nasattn.errors import ArchitectureError, UnknownNameError
 from nasattn.model import build_model
+from nasattn.parts import StageSpec, StemSpec
 from nasattn.references import REFERENCES
 from nasattn.zoo import (
     COUNTED,

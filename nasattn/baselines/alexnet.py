@@ -1,7 +1,8 @@
 """AlexNet in one tower, and paper 004's attention on it."""
 
-from nasattn.arch import Architecture, AttentionSpec, BareAttention, HeadSpec, StageSpec, StemSpec
+from nasattn.arch import Architecture
 from nasattn.baselines.baseline import Baseline, Published, Verdict
+from nasattn.parts import AttentionSpec, BareAttention, HeadSpec, StageSpec, StemSpec
 
 ALEXNET_PAPER = "paper 004: attention in image classification, from ImageNet to AlexNet, 2025"
 FAMILY = "alexnet"

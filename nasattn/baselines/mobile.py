@@ -1,7 +1,8 @@
 """Networks of inverted residuals: MobileNetV2, and paper 000's LAM network with its ladder."""
 
-from nasattn.arch import Architecture, AttentionSpec, FusionSpec, HeadSpec, StageSpec, StemSpec
+from nasattn.arch import Architecture
 from nasattn.baselines.baseline import Baseline, Published
+from nasattn.parts import AttentionSpec, FusionSpec, HeadSpec, StageSpec, StemSpec
 
 LAM_PAPER = "paper 000: Zhang, Hu, Wang, AI and Robotics Research 14(6), 2025"
 

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from nasattn.arch import Architecture, AttentionSpec, StemSpec
+from nasattn.arch import Architecture
 from nasattn.baselines.baseline import Baseline, Published, Verdict
 from nasattn.baselines.resnet import D50, D101, bottlenecks
+from nasattn.parts import AttentionSpec, StemSpec
 
 RESNEST = "Zhang et al., ResNeSt, 2020"
 RESNESKT_PAPER = "paper 003: Luo, Cai, Packaging Engineering"

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from nasattn.arch import Architecture, AttentionSpec, StageSpec, StemSpec
+from nasattn.arch import Architecture
 from nasattn.baselines.baseline import Baseline, Published, Verdict
+from nasattn.parts import AttentionSpec, StageSpec, StemSpec
 
 LGAM_PAPER = "paper 002: Zhang, Li, Yang, J. Computer Applications 40(3), 2020"
 HE = "He et al., CVPR 2016"

@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from nasattn.arch import StageSpec
 from nasattn.layers import attention_at, conv_norm_act
+from nasattn.parts import StageSpec
 
 
 class ConvBlock(nn.Sequential):
@@ -18,7 +18,6 @@ class ConvBlock(nn.Sequential):
         self, in_chs: int, stage: StageSpec, *, stride: int, act: str, strength: float = 1.0
     ) -> None:
         pool = [nn.MaxPool2d(3, stride, ceil_mode=True)] if stride > 1 else []
-        attention = attention_at("before_add", stage.attention, stage.width, strength)
         conv = conv_norm_act(
             in_chs,
             stage.width,
@@ -26,6 +25,6 @@ class ConvBlock(nn.Sequential):
             groups=stage.groups,
             norm=stage.norm,
             act=act,
-            attention=attention,
+            attention=attention_at("before_add", stage.attention, stage.width, strength),
         )
-        super().__init__(*pool, *conv)
+        super().__init__(*pool, conv)

@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from nasattn.arch import StageSpec
 from nasattn.blocks.shortcut import ShortcutBlock
-from nasattn.layers import attention_at, conv_bn
+from nasattn.layers import attention_at, chain, conv_bn
+from nasattn.parts import StageSpec
 
 
 class InvertedResidual(ShortcutBlock):
@@ -18,12 +18,12 @@ class InvertedResidual(ShortcutBlock):
         self, in_chs: int, stage: StageSpec, *, stride: int, act: str, strength: float = 1.0
     ) -> None:
         hidden = stage.inner_width(in_chs)
-        body = nn.Sequential(
-            *([conv_bn(in_chs, hidden, 1, act=act)] if stage.expansion != 1 else []),
-            conv_bn(hidden, hidden, stage.kernel, stride=stride, groups=hidden, act=act),
-            *attention_at("after_spatial", stage.attention, hidden, strength),
-            conv_bn(hidden, stage.width, 1),
-            *attention_at("before_add", stage.attention, stage.width, strength),
+        body = chain(
+            expand=conv_bn(in_chs, hidden, 1, act=act) if stage.expansion != 1 else None,
+            depthwise=conv_bn(hidden, hidden, stage.kernel, stride=stride, groups=hidden, act=act),
+            inner_attention=attention_at("after_spatial", stage.attention, hidden, strength),
+            project=conv_bn(hidden, stage.width, 1),
+            attention=attention_at("before_add", stage.attention, stage.width, strength),
         )
         keeps_shape = stride == 1 and in_chs == stage.width
         shortcut = nn.Identity() if keeps_shape else None

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from nasattn.arch import StageSpec
 from nasattn.blocks.selective_kernel import SelectiveKernel
 from nasattn.blocks.shortcut import ShortcutBlock
 from nasattn.blocks.split_attention import SplitAttention
-from nasattn.layers import ACTIVATIONS, attention_at, conv_bn
+from nasattn.layers import ACTIVATIONS, attention_at, chain, conv_bn, he_conv
+from nasattn.parts import StageSpec
 
 
 class BasicBlock(ShortcutBlock):
@@ -22,11 +22,11 @@ class BasicBlock(ShortcutBlock):
         self, in_chs: int, stage: StageSpec, *, stride: int, act: str, strength: float = 1.0
     ) -> None:
         width, k = stage.width, stage.kernel
-        body = nn.Sequential(
-            conv_bn(in_chs, width, k, stride=stride, act=act),
-            *attention_at("after_spatial", stage.attention, width, strength),
-            conv_bn(width, width, k),
-            *attention_at("before_add", stage.attention, width, strength),
+        body = chain(
+            conv1=conv_bn(in_chs, width, k, stride=stride, act=act),
+            inner_attention=attention_at("after_spatial", stage.attention, width, strength),
+            conv2=conv_bn(width, width, k),
+            attention=attention_at("before_add", stage.attention, width, strength),
         )
         shortcut = projection(stage.shortcut, in_chs, width, stride)
         super().__init__(body, shortcut, in_chs=in_chs, run_share=stage.run_share, act=act)
@@ -47,14 +47,15 @@ class Bottleneck(ShortcutBlock):
         inner = stage.inner_width(in_chs)
         pool = stage.pool if stride > 1 else "none"
         average = nn.AvgPool2d(3, stride, padding=1)
-        body = nn.Sequential(
-            conv_bn(in_chs, inner, 1, act=act),
-            *([average] if pool == "before" else []),
-            SPATIAL_CONVS[stage.conv](inner, stage, stride if pool == "none" else 1, act),
-            *([average] if pool == "after" else []),
-            *attention_at("after_spatial", stage.attention, inner, strength),
-            conv_bn(inner, stage.width, 1),
-            *attention_at("before_add", stage.attention, stage.width, strength),
+        spatial = SPATIAL_CONVS[stage.conv](inner, stage, stride if pool == "none" else 1, act)
+        body = chain(
+            reduce=conv_bn(in_chs, inner, 1, act=act),
+            pool_before=average if pool == "before" else None,
+            spatial=spatial,
+            pool_after=average if pool == "after" else None,
+            inner_attention=attention_at("after_spatial", stage.attention, inner, strength),
+            expand=conv_bn(inner, stage.width, 1),
+            attention=attention_at("before_add", stage.attention, stage.width, strength),
         )
         shortcut = projection(stage.shortcut, in_chs, stage.width, stride)
         super().__init__(body, shortcut, in_chs=in_chs, run_share=stage.run_share, act=act)
@@ -74,15 +75,15 @@ class PreactBasicBlock(ShortcutBlock):
         self, in_chs: int, stage: StageSpec, *, stride: int, act: str, strength: float = 1.0
     ) -> None:
         width, k = stage.width, stage.kernel
-        body = nn.Sequential(
-            nn.Sequential(nn.BatchNorm2d(in_chs), ACTIVATIONS[act]()),
-            conv_bn(in_chs, width, k, stride=stride, act=act),
-            *attention_at("after_spatial", stage.attention, width, strength),
-            nn.Conv2d(width, width, k, padding=k // 2, bias=False),
-            *attention_at("before_add", stage.attention, width, strength),
+        body = chain(
+            norm=nn.Sequential(nn.BatchNorm2d(in_chs), ACTIVATIONS[act]()),
+            conv1=conv_bn(in_chs, width, k, stride=stride, act=act),
+            inner_attention=attention_at("after_spatial", stage.attention, width, strength),
+            conv2=he_conv(width, width, k),
+            attention=attention_at("before_add", stage.attention, width, strength),
         )
         keeps_shape = stride == 1 and in_chs == width
-        projection = nn.Conv2d(in_chs, width, 1, stride, bias=False)
+        projection = he_conv(in_chs, width, 1, stride=stride)
         shortcut = nn.Identity() if keeps_shape else projection
         super().__init__(body, shortcut, in_chs=in_chs, run_share=stage.run_share)
 

@@ -35,6 +35,6 @@ class SelectiveKernel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         u = torch.stack([branch(x) for branch in self.branches], 1)  # (N, 2, C, H, W)
         z = self.reduce(u.sum(1).mean((2, 3), keepdim=True))  # (N, hidden, 1, 1)
-        a = self.select(z).view(len(x), 2, -1, 1, 1).softmax(1)  # (N, 2, C, 1, 1)
+        a = self.select(z).view(x.shape[0], 2, -1, 1, 1).softmax(1)  # (N, 2, C, 1, 1)
         y: Tensor = (a * u).sum(1)
         return y

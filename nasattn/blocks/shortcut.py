@@ -52,7 +52,7 @@ class ShortcutBlock(nn.Module):
         if not len(chosen):
             return torch.zeros_like(x)
         y = self.body(x[chosen]) * score[chosen].view(-1, 1, 1, 1)
-        return torch.zeros_like(x).index_add(0, chosen, y)
+        return torch.zeros_like(x, dtype=y.dtype).index_add(0, chosen, y)
 
 
 class RunGate(nn.Module):

@@ -9,13 +9,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from nasattn.arch import Architecture, HeadSpec, Part
+from nasattn.arch import Architecture
 from nasattn.cli.zoo import check_words
 from nasattn.cost import count_cost
 from nasattn.cost.layers import Layer, count_layers
 from nasattn.data.load import MAX_RESOLUTION, MIN_RESOLUTION
 from nasattn.errors import ArchitectureError
 from nasattn.objectives import OBJECTIVES
+from nasattn.parts import HeadSpec, Part
 from nasattn.zoo import ZOO, NamedNetwork, check_published, read_network
 
 MAX_CLASSES = 100_000

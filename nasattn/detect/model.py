@@ -9,10 +9,11 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 from torchvision.ops.poolers import MultiScaleRoIAlign
 
-from nasattn.arch import Architecture, FusionSpec, HeadSpec
+from nasattn.arch import Architecture
 from nasattn.detect.pictures import LONGEST
 from nasattn.errors import ArchitectureError
 from nasattn.model import Network, build_model
+from nasattn.parts import FusionSpec, HeadSpec
 
 STRIDES = (4, 8, 16, 32)
 RATIOS = (0.5, 1.0, 2.0)  # height over width of the anchors

@@ -14,10 +14,11 @@ import pandas as pd
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from nasattn.arch import Architecture, FusionSpec, parse_architecture
+from nasattn.arch import Architecture, parse_architecture
 from nasattn.errors import StudyError
 from nasattn.evaluate import State
 from nasattn.files import write_text
+from nasattn.parts import FusionSpec
 from nasattn.search.run import STATES, is_new
 
 GROUND = ("settings", "environment", "n_val", "n_classes")
