@@ -5,8 +5,6 @@ from torch import Tensor, nn
 
 from nasattn.layers import ACTIVATIONS
 
-MOMENTUM = 0.1  # of the running threshold, as batch norm's
-
 
 class ShortcutBlock(nn.Module):
     """act(shortcut(x) + body(x)); just the body where `shortcut` is None.
@@ -60,8 +58,8 @@ class RunGate(nn.Module):
 
     The score of a picture is sigmoid(w mean_hw(x) + b), and it scales the body's output, by which
     it learns. In training the `share` of the batch with the highest scores runs, two pictures at
-    least (for batch norm); a running threshold keeps their lowest score. In eval mode a picture
-    runs when its score reaches that threshold, whatever else is in the batch.
+    least (for batch norm). In eval mode a picture runs when its score reaches a threshold, whatever
+    else is in the batch; `settle_gates` sets it, by a batch, so that the share of it runs.
 
     Shapes: (N, C, H, W) -> scores (N,), booleans (N,). Parameters: C + 1.
     Source: paper 004's outlook ("dynamic computation by attention score"); the design is ours.
@@ -72,6 +70,7 @@ class RunGate(nn.Module):
     def __init__(self, channels: int, share: float) -> None:
         super().__init__()
         self.share = share
+        self.settling = False
         self.score = nn.Linear(channels, 1)
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
@@ -79,14 +78,35 @@ class RunGate(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         score = torch.sigmoid(self.score(x.mean((2, 3)))).flatten()  # (N,)
-        if not self.training:
+        if not self.training and not self.settling:
             return score, score >= self.threshold
         n_runs = min(len(score), max(round(self.share * len(score)), 2))
         top = score.detach().topk(n_runs)
-        lowest = top.values[-1]
-        started = self.threshold > 0
-        moved = self.threshold + MOMENTUM * (lowest - self.threshold)
-        self.threshold.copy_(torch.where(started, moved, lowest))
+        if self.settling:
+            self.threshold.copy_(top.values[-1])
         runs = torch.zeros_like(score, dtype=torch.bool)
         runs[top.indices] = True
         return score, runs
+
+
+def gates_of(model: nn.Module) -> list[RunGate]:
+    """The gates of a network's conditional blocks; mostly none."""
+    return [part for part in model.modules() if isinstance(part, RunGate)]
+
+
+@torch.no_grad()
+def settle_gates(model: nn.Module, x: Tensor) -> None:
+    """Set the threshold of every gate, front to back, so that its share of the batch x runs.
+
+    x: (N, in_chs, H, W) as the network gets them. Running means of training would not do: in eval
+    mode the batch norms before a gate give other values. The network is left in eval mode.
+    """
+    gates = gates_of(model)
+    model.eval()
+    for gate in gates:
+        gate.settling = True
+    try:
+        model(x)
+    finally:
+        for gate in gates:
+            gate.settling = False

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
+from nasattn.blocks.shortcut import gates_of, settle_gates
 from nasattn.data import ImageData, Split
 from nasattn.data.augment import Normalise, augment, to_float
 from nasattn.errors import EvaluationError
@@ -24,6 +25,7 @@ from nasattn.train.checkpoint import Checkpoint, Stateful
 from nasattn.train.recipe import Recipe
 
 EVAL_BATCH = 256
+SETTLE_BATCH = 512  # training pictures, at most, by which conditional blocks set thresholds
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ def train_model(
             raise EvaluationError(
                 f"the loss is {mean_loss} after epoch {number} (lr {recipe.lr:g})"
             )
+        if gates_of(model):
+            settle_gates(model, normalise(to_float(images[:: len(images) // SETTLE_BATCH + 1])))
         top1 = evaluate_top1(model, data.val_search, normalise, device=device)
         if isinstance(schedule, ReduceLROnPlateau):
             schedule.step(1 - top1)
