@@ -603,6 +603,7 @@ def separating(model: nn.Module, x: Tensor) -> nn.Module:
 def test_a_traced_network_gives_the_same_for_other_pictures(name: str, tmp_path: Path) -> None:
     x = maps(7, 3, 33, 33)
     model = separating(build_model(EXPORTED[name], 3), x)
+    settle_gates(model, x)
     file = str(tmp_path / "network.onnx")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of the exporter itself
@@ -629,6 +630,7 @@ def test_a_traced_network_gives_the_same_for_other_pictures(name: str, tmp_path:
 def test_a_traced_gate_skips_some_pictures() -> None:
     x = maps(7, 3, 33, 33)
     model = separating(build_model(EXPORTED["gated"], 3), x)
+    settle_gates(model, x)
     runs: list[Tensor] = []
     for part in model.modules():
         if isinstance(part, RunGate):
