@@ -81,11 +81,11 @@ class RunGate(nn.Module):
         if not self.training and not self.settling:
             return score, score >= self.threshold
         n_runs = min(len(score), max(round(self.share * len(score)), 2))
-        top = score.detach().topk(n_runs)
-        if self.settling:
-            self.threshold.copy_(top.values[-1])
+        order = score.detach().sort(descending=True)
+        if self.settling:  # half-way to the next picture, far from the rounding of either
+            self.threshold.copy_(order.values[n_runs - 1 : n_runs + 1].mean())
         runs = torch.zeros_like(score, dtype=torch.bool)
-        runs[top.indices] = True
+        runs[order.indices[:n_runs]] = True
         return score, runs
 
 
