@@ -49,27 +49,26 @@ class Architecture(Part):
         return {**node, "stages": kept}
 
     @model_validator(mode="after")
+    def _check_stages(self) -> Self:
+        if not self.stages:
+            raise ValueError("stages: a network needs at least one stage of depth 1 or more")
+        if len({stage.kind.preact for stage in self.stages}) > 1:
+            raise ValueError("stages: preact_basic blocks do not mix with other kinds")
+        return self
+
+    @model_validator(mode="after")
     def _settle(self) -> Self:
         """Where two ways of writing give the same network, take the first."""
-        stages = tuple(_settled(in_chs, stage) for in_chs, stage in self.with_in_chs())
-        self.__dict__["stages"] = stages  # frozen to everyone else
-        if stages and stages[0].kind.preact:  # whose stem is a bare convolution
-            bare = {"convs": 1, "norm": "batch", "attention": BareAttention()}
-            self.__dict__["stem"] = self.stem.model_copy(update=bare)
-        if self.fusion.kind == "multi_scale":
-            scales = max(2, min(self.fusion.scales, len(self.strides)))
-            self.__dict__["fusion"] = self.fusion.model_copy(update={"scales": scales})
-            if len(self.strides) == 1 and self.fusion.attention.kind == "none":
-                self.__dict__["fusion"] = FusionSpec()
+        settled = {
+            "stem": _settled_stem(self),
+            "stages": tuple(_settled(in_chs, stage) for in_chs, stage in self.with_in_chs()),
+            "fusion": _settled_fusion(self),
+        }
+        self.__dict__.update(settled)  # frozen to everyone else
         return self
 
     @model_validator(mode="after")
     def _check_parts(self) -> Self:
-        if not self.stages:
-            raise ValueError("stages: a network needs at least one stage of depth 1 or more")
-        blocks = {stage.kind.preact for stage in self.stages}
-        if len(blocks) > 1:
-            raise ValueError("stages: preact_basic blocks do not mix with other kinds")
         if self.stem.convs == 3 and self.stem.width == 1:
             raise ValueError("stem.width: three convolutions need 2 or more, is 1")
         _check_divides(self.stem.attention, {self.stem.width}, "stem.attention", "of the stem")
@@ -80,8 +79,9 @@ class Architecture(Part):
                 stage.attention, stage.attention_widths(in_chs), f"{here}.attention", place
             )
             _check_conv(here, in_chs, stage)
-        fused = {self.stages[i].width for i in self.fusion_stages} | {self.out_chs}
-        _check_divides(self.fusion.attention, fused, "fusion.attention", "of a fused map")
+        _check_divides(
+            self.fusion.attention, self.fused_widths, "fusion.attention", "of a fused map"
+        )
         return self
 
     def with_in_chs(self) -> Iterator[tuple[int, StageSpec]]:
@@ -121,6 +121,11 @@ class Architecture(Part):
             return tuple(self.strides.values())[-self.fusion.scales : -1]
         return ()
 
+    @property
+    def fused_widths(self) -> set[int]:
+        """Channels of the maps that a fusion brings together."""
+        return {self.stages[i].width for i in self.fusion_stages} | {self.out_chs}
+
     def to_json(self) -> str:
         """Canonical JSON: sorted, without spaces, fields at their default left out."""
         return json.dumps(
@@ -145,25 +150,37 @@ class Architecture(Part):
     def at_resolution(self, resolution: int) -> "Architecture":
         """The network for pictures of another size than the 224 pixels that it was drawn for.
 
-        Strides become 1 from the front (the stem, its pooling, then stages) until the final map
-        is at least 4 pixels wide. At 224 nothing changes; at 32 the stem and the first strided
-        stage of MobileNetV2 keep their size, which is its usual CIFAR form.
+        Strides are halved from the front, one at a time (the stem's until it is 1, its pooling,
+        then the stages'), until the final map is at least 4 pixels wide. At 224 nothing changes;
+        at 32 the stem and the first strided stage of MobileNetV2 keep their size, which is its
+        usual CIFAR form.
+
+        From one halving to the next the cost grows with the picture; with each, maps have again
+        the size that they had for pictures twice as wide. So a network costs at most about what
+        it costs at twice the resolution, and may cost as much: pictures of 64 and of 128 pixels
+        both end in maps of 4.
         """
         if resolution < SMALLEST_LAST_MAP:
             raise ArchitectureError(
                 f"resolution: must be {SMALLEST_LAST_MAP} or more, is {resolution}"
             )
-        stem, stages = self.stem, list(self.stages)
         network = self
-        for i in range(-2, len(stages)):
-            if network.map_sizes(resolution)[-1] >= SMALLEST_LAST_MAP:
-                break
-            if i < 0:
-                stem = stem.model_copy(update={"stride": 1} if i == -2 else {"pool": False})
-            else:
-                stages[i] = stages[i].model_copy(update={"stride": 1})
-            network = self.model_copy(update={"stem": stem, "stages": tuple(stages)})
+        while network.map_sizes(resolution)[-1] < SMALLEST_LAST_MAP:
+            network = _with_first_stride_halved(network)
         return parse_architecture(network.model_dump())
+
+
+def _with_first_stride_halved(arch: Architecture) -> Architecture:
+    """The network whose maps are twice as wide from its first stride above 1 on."""
+    stem, stages = arch.stem, list(arch.stages)
+    if stem.stride > 1:
+        stem = stem.model_copy(update={"stride": stem.stride // 2})
+    elif stem.pool:
+        stem = stem.model_copy(update={"pool": False})
+    else:
+        i = next(i for i, stage in enumerate(stages) if stage.stride > 1)
+        stages[i] = stages[i].model_copy(update={"stride": stages[i].stride // 2})
+    return arch.model_copy(update={"stem": stem, "stages": tuple(stages)})
 
 
 def _attends(stage: Any) -> bool:
@@ -177,10 +194,32 @@ def _field(part: Any, name: str) -> Any:
     return part.get(name) if isinstance(part, Mapping) else getattr(part, name, None)
 
 
+def _settled_stem(arch: Architecture) -> StemSpec:
+    """The stem; before pre-activation blocks it is a bare convolution, whatever it says."""
+    attention = arch.stem.attention.settled({arch.stem.width})
+    changes: dict[str, Any] = {"attention": attention}
+    if arch.stages[0].kind.preact:
+        changes = {"convs": 1, "norm": "batch", "attention": BareAttention()}
+    return arch.stem.model_copy(update=changes)
+
+
+def _settled_fusion(arch: Architecture) -> FusionSpec:
+    """The fusion; of several scales, no more than there are, and none of a single bare one."""
+    fusion, n_scales = arch.fusion, len(arch.strides)
+    if fusion.kind != "multi_scale":
+        return fusion
+    if n_scales == 1 and fusion.attention.kind == "none":
+        return FusionSpec()
+    attention = fusion.attention.settled(arch.fused_widths)
+    changes = {"scales": max(2, min(fusion.scales, n_scales)), "attention": attention}
+    return fusion.model_copy(update=changes)
+
+
 def _settled(in_chs: int, stage: StageSpec) -> StageSpec:
     """A stage whose fields that make no difference behind `in_chs` channels are at one value."""
-    changes: dict[str, Any] = {}
-    attention, keeps_shape = stage.attention, stage.keeps_shape(in_chs)
+    attention = stage.attention.settled(stage.attention_widths(in_chs))
+    changes: dict[str, Any] = {"attention": attention}
+    keeps_shape = stage.keeps_shape(in_chs)
     adds = stage.kind.shortcut == "always" or (stage.kind.shortcut == "same_shape" and keeps_shape)
     is_last = not adds and stage.norm != "lrn"  # before_add is the end of the block
     same_place = attention.placement == "after_stage" and stage.depth == 1 and is_last

@@ -32,6 +32,10 @@ class EvaluationError(NasattnError):
     """A network that could not be trained or measured: the trial fails, the search goes on."""
 
 
+class AblationError(NasattnError):
+    """An ablation that cannot be designed, or runs that cannot be compared."""
+
+
 class WeightsError(NasattnError):
     """Weights that cannot be read or written, or do not fit the network."""
 

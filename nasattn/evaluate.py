@@ -51,6 +51,7 @@ class Setting:
     seed: int = 0
     device: str = "cpu"
     reference_ms: float | None = None  # the latency reference's median when the study began
+    shared: Architecture | None = None  # a network whose initial weights others take over
 
     def __post_init__(self) -> None:
         size, n_classes = self.recipe.train_size, len(self.data.classes)
@@ -67,10 +68,20 @@ class Setting:
         return LatencyMeter(model, self.data.resolution, device=self.device)
 
     def build(self, arch: Architecture) -> nn.Module:
-        """The network with the study's initial weights (the same seed gives the same ones)."""
+        """The network with the study's initial weights (the same seed gives the same ones).
+
+        Layers that `shared` has as well, under their name and in their shape, begin as there.
+        """
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            return build_model(arch, num_classes=len(self.data.classes))
+            model = build_model(arch, num_classes=len(self.data.classes))
+            if self.shared is not None and self.shared != arch:
+                torch.manual_seed(self.seed)
+                common = build_model(self.shared, num_classes=len(self.data.classes)).state_dict()
+                own = model.state_dict()
+                fit = {k: v for k, v in common.items() if k in own and v.shape == own[k].shape}
+                model.load_state_dict(own | fit)
+        return model
 
     def needed(self) -> list[Objective]:
         """Objectives to find, the limited ones and the free ones too, the cheapest first."""

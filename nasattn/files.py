@@ -1,8 +1,14 @@
-"""Writing files whole or not at all."""
+"""Plain names for files, and writing them whole or not at all."""
 
 import os
+import re
 import tempfile
 from pathlib import Path
+
+
+def slug(text: str) -> str:
+    """Text as a plain file name: other characters become `_`, and it never leads elsewhere."""
+    return re.sub(r"[^\w.+-]+", "_", text, flags=re.ASCII).strip(".")[:100] or "_"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -112,8 +112,8 @@ def strengths(arch: Architecture) -> list[float]:
 def build_stage(in_chs: int, stage: StageSpec, *, act: str, strength: float = 1.0) -> nn.Sequential:
     """The blocks of a stage, the first of which takes the stride and the change of width."""
     block = partial(stage.kind.load(), act=act, strength=strength)
-    blocks = {"0": block(in_chs, stage, stride=stage.stride)}
-    blocks |= {str(i): block(stage.width, stage, stride=1) for i in range(1, stage.depth)}
+    blocks = {"0": block(in_chs, stage)}
+    blocks |= {str(i): block(stage.width, stage.later) for i in range(1, stage.depth)}
     after = attention_at("after_stage", stage.attention, stage.width, strength)
     return chain(**blocks, attention=after)
 

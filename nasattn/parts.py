@@ -1,19 +1,34 @@
 """The parts of an architecture: stem, stages with their attention, fusion, head."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from nasattn.attention.table import ATTENTIONS, all_options, get_kind
 from nasattn.blocks.table import BLOCKS, BlockKind
-from nasattn.errors import UnknownNameError
+from nasattn.errors import UnknownNameError, shown
 from nasattn.spec import Spec
+
+
+def _known_block(name: str) -> str:
+    if name not in BLOCKS:
+        raise UnknownNameError("block", name, known=BLOCKS)
+    return name
+
 
 Stride = Literal[1, 2]
 Kernel = Literal[3, 5, 7]
 Placement = Literal["after_spatial", "before_add", "after_stage"]
-Block = Literal["inverted_residual", "basic", "bottleneck", "preact_basic", "conv"]
+Block = Annotated[str, AfterValidator(_known_block)]
 Norm = Literal["batch", "none", "lrn"]
 Act = Literal["relu", "relu6", "hard_swish", "silu"]
 
@@ -22,6 +37,9 @@ Depth = Annotated[int, Field(gt=0, le=200)]
 Width = Annotated[int, Field(gt=0, le=16_384)]
 OptionalWidth = Annotated[int, Field(ge=0, le=16_384)]  # 0: left out
 Groups = Annotated[int, Field(gt=0, le=4096)]
+
+
+NUMBERS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
 class Part(Spec):
@@ -41,6 +59,15 @@ class Part(Spec):
         if not isinstance(node, Mapping):
             return node
         return {k: v for k, v in node.items() if k not in cls.model_fields or cls.means(node, k)}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_text_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """`means` reads the plain data, to which "false" and "0" say yes."""
+        wanted = NUMBERS.get(cls.model_fields[info.field_name or ""].annotation)
+        if wanted and isinstance(value, str):
+            raise ValueError(f"must be {wanted}, is the text {shown(value)}")
+        return value
 
 
 class BareAttention(Part):
@@ -74,11 +101,24 @@ class BareAttention(Part):
         return fields | row.normalise(options, f"attention {kind!r}")
 
     @property
+    def model_extra(self) -> MappingProxyType[str, Any]:  # type: ignore[override]
+        """The options that are not at their default, read-only like every field."""
+        return MappingProxyType(self.__pydantic_extra__ or {})
+
+    @property
     def options(self) -> dict[str, Any]:
         """Every option of the kind, defaults included."""
         if self.kind == "none":
             return {}
-        return ATTENTIONS[self.kind].defaults | (self.model_extra or {})
+        return ATTENTIONS[self.kind].defaults | self.model_extra
+
+    def settled(self, widths: Collection[int]) -> Self:
+        """Without the options that make no difference from their default behind these widths."""
+        if not self.model_extra:
+            return self
+        idle = ATTENTIONS[self.kind].idle(self.options, widths)
+        kept = {k: v for k, v in self.model_dump().items() if k not in idle}
+        return type(self).model_validate(kept)
 
 
 class AttentionSpec(BareAttention):
@@ -173,8 +213,13 @@ class StageSpec(Part):
         later = {self.inner_width(self.width)} if self.depth > 1 else set()
         return {self.inner_width(in_chs)} | later
 
+    @property
+    def later(self) -> "StageSpec":
+        """The stage as its blocks behind the first see it: they take no stride."""
+        return self.model_copy(update={"stride": 1, "pool": "none"})
+
     def keeps_shape(self, in_chs: int) -> bool:
-        """Whether the first block has the shape of its input."""
+        """Whether a block that `in_chs` channels enter has the shape of its input."""
         return self.stride == 1 and self.width == in_chs
 
     def map_size(self, size: int) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from nasattn.arch import Architecture, parse_architecture
-from nasattn.attention.table import all_options
+from nasattn.attention.table import ATTENTIONS, all_options
 from nasattn.errors import ArchitectureError, hint
 from nasattn.parts import BareAttention, Part
 from nasattn.spec import spec_in
@@ -16,6 +16,13 @@ def replace_paths(arch: Architecture, values: Mapping[str, object]) -> Architect
     for path, value in values.items():
         set_path(tree, path, value)
     return parse_architecture(tree)
+
+
+def expand_path(path: str, n_stages: int) -> tuple[str, ...]:
+    """The places of a path: `stages.*.width` stands for that field of every stage."""
+    if not path.startswith("stages.*."):
+        return (path,)
+    return tuple(path.replace("*", str(i), 1) for i in range(n_stages))
 
 
 def _walk(tree: Mapping[str, Any], path: str) -> Iterator[tuple[type[Part], Any, str]]:
@@ -60,10 +67,15 @@ def path_order(tree: Mapping[str, Any], path: str) -> tuple[int, ...]:
     return (*fields, *(int(step) for step in path.split(".") if step.isdigit()))
 
 
-def default_of(tree: Mapping[str, Any], path: str) -> Any:
-    """The default of the field at `path`; None for an option of an attention kind."""
-    *_, (part, _, field) = _walk(tree, path)
-    return part.model_fields[field].default if field in part.model_fields else None
+def default_of(arch: Architecture, path: str) -> Any:
+    """The default of the field at `path`; None where the network has no such stage or option."""
+    parent, _, field = path.rpartition(".")
+    part: Any = get_path(arch, parent) if parent else arch
+    if part is None:
+        return None
+    if field in type(part).model_fields:
+        return type(part).model_fields[field].default
+    return None if part.kind == "none" else ATTENTIONS[part.kind].defaults.get(field)
 
 
 def get_path(arch: Architecture, path: str) -> Any:

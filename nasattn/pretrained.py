@@ -20,9 +20,11 @@ from nasattn.data.archive import Damaged, read_arrays
 from nasattn.data.augment import Normalise
 from nasattn.data.named import quiet_download
 from nasattn.errors import UnknownNameError, WeightsError
+from nasattn.fit import is_counter
 from nasattn.references import Reference
+from nasattn.tensor_file import parse_metadata, read_safetensors
 from nasattn.train.checkpoint import DAMAGE, load_values
-from nasattn.weights import FORMAT, is_counter, parse_facts, read_safetensors
+from nasattn.weights import Facts
 from nasattn.zoo import NamedNetwork
 
 TORCHVISION = "torchvision"
@@ -50,8 +52,8 @@ class Pretrained:
 def read_pretrained(source: str, network: NamedNetwork, cache_dir: Path) -> Pretrained:
     """Weights from a file, or `torchvision`'s for its network of this name, downloaded once.
 
-    Raises WeightsError for what cannot be had or read, UnknownNameError for a network that
-    torchvision does not have.
+    Raises WeightsError for what cannot be had or read, UnknownNameError for a network of the zoo
+    that torchvision does not have.
     """
     if source == TORCHVISION:
         return from_torchvision(torchvision_name(network), cache_dir)
@@ -71,8 +73,8 @@ def read_pretrained(source: str, network: NamedNetwork, cache_dir: Path) -> Pret
 def from_safetensors(path: Path) -> Pretrained:
     """Our own file, or another one of which only the tensors are known."""
     metadata, tensors = read_safetensors(path)
-    ours = metadata.get("format") == FORMAT
-    normalise = parse_facts(metadata, str(path)).normalise if ours else None
+    ours = metadata.get("format") == Facts.format
+    normalise = parse_metadata(metadata, Facts, str(path)).normalise if ours else None
     return Pretrained(tensors, str(path), normalise)
 
 
@@ -113,7 +115,15 @@ def _state_dict(held: object) -> dict[str, Tensor]:
 
 
 def torchvision_name(network: NamedNetwork) -> str:
-    """What torchvision calls a network: as we do, but for references that say otherwise."""
+    """What torchvision calls a network: as we do, but for references that say otherwise.
+
+    Raises WeightsError for the network of a file: its name says nothing of what it is.
+    """
+    if not network.in_zoo:
+        raise WeightsError(
+            f"{TORCHVISION!r} has weights for networks that the zoo names, not for that of a file"
+            f" ({network.name}); --init takes a file, too"
+        )
     plan = network.plan
     if isinstance(plan, Reference) and plan.target.startswith("torchvision."):
         return plan.target.rpartition(":")[2]

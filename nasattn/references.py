@@ -65,7 +65,7 @@ def table_2(
     """A row of paper 000's Table 2: CIFAR-10 and ImageNet top-1, and the time of a picture."""
     place = "000, Table 2"
     return (
-        Published("params", params, "ImageNet", place),
+        Published("params", params, "ImageNet", place, "match"),
         macs,
         Published("top1", top1[0], "CIFAR-10", place),
         Published("top1", top1[1], "ImageNet", place, why=why),
@@ -76,14 +76,14 @@ def table_2(
 def macs(printed: str, place: str, why: str = "") -> Published:
     """Multiply-adds at 224x224: to the printed digits, or where there is a reason near them."""
     tolerance = NEAR if why else None
-    return Published("macs", printed, "ImageNet", place, tolerance=tolerance, why=why)
+    return Published("macs", printed, "ImageNet", place, "match", tolerance, why)
 
 
 def table_1(params: str, top1: str, *counted: Published) -> tuple[Published, ...]:
     """A row of paper 001's Table 1."""
     place = "001, Table 1"
     return (
-        Published("params", params, "ImageNet", place),
+        Published("params", params, "ImageNet", place, "match"),
         *counted,
         Published("top1", top1, "ImageNet", place),
     )
@@ -180,7 +180,7 @@ REFERENCES: dict[str, Reference] = {
             "torchvision.models:vgg16",
             "Simonyan, Zisserman, ICLR 2015",
             (
-                Published("params", "138 M", "ImageNet", "001, section 2.1"),
+                Published("params", "138 M", "ImageNet", "001, section 2.1", "match"),
                 macs("15.5 G", "001, section 2.1"),
             ),
         ),
@@ -194,7 +194,7 @@ REFERENCES: dict[str, Reference] = {
             "resnet152",
             "torchvision.models:resnet152",
             "He, Zhang, Ren, Sun, CVPR 2016",
-            (Published("params", "60 M", "ImageNet", "000, section 1"),),
+            (Published("params", "60 M", "ImageNet", "000, section 1", "match"),),
         ),
     )
 }

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,13 +15,22 @@ from nasattn.distributions import Categorical, Distribution, FloatRange, IntRang
 from nasattn.errors import ArchitectureError, SpaceError
 from nasattn.library import find_file
 from nasattn.objectives import parse_constraint
-from nasattn.paths import default_of, get_path, is_active, path_order, set_path
+from nasattn.paths import (
+    default_of,
+    expand_path,
+    get_path,
+    is_active,
+    path_order,
+    replace_paths,
+    set_path,
+)
 from nasattn.spec import Spec, differences, parse, read_yaml
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 Params = dict[str, Any]
+S = TypeVar("S", bound="SpaceOutline")
 
 N_TRIES = 500
 MAX_FAILED = 50  # networks that cannot be built, before it is said that none can
@@ -37,16 +46,8 @@ class Parameter:
     distribution: Categorical | IntRange | FloatRange
 
 
-class SearchSpace(Spec):
-    """A set of networks: `template` with the fields at dotted paths left free.
-
-    In `parameters`, `head.pooling` names one field; `stages.2.width` one field of one stage;
-    `stages.width` that field of every stage, each by itself; `stages.*.width` of every stage, tied
-    to one value. The more exact path wins. A parameter exists in a network only where its field
-    means something there (an option that the chosen attention kind has, GeM's p under GeM).
-    A depth of 0, allowed for the last stage, leaves the stage out. Some choices may not go together
-    (groups that do not divide a width); a value that goes with none is refused.
-    """
+class SpaceOutline(Spec):
+    """What a space says of itself, before it is checked that its values make networks."""
 
     name: str
     description: str = ""
@@ -65,14 +66,6 @@ class SearchSpace(Spec):
     def _readable_constraints(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(str(parse_constraint(text)) for text in texts)
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        _check_parameters(self)
-        _check_values(self)
-        for name in self.baselines:
-            self.encode(get_baseline(name).architecture, name)
-        return self
-
     @cached_property
     def free(self) -> tuple[Parameter, ...]:
         """The parameters, one an Optuna parameter, those that decide about others first."""
@@ -84,6 +77,26 @@ class SearchSpace(Spec):
                 if left:
                     found.append(Parameter(name, left, distribution))
         return tuple(sorted(found, key=lambda p: path_order(tree, p.paths[0])))
+
+
+class SearchSpace(SpaceOutline):
+    """A set of networks: `template` with the fields at dotted paths left free.
+
+    In `parameters`, `head.pooling` names one field; `stages.2.width` one field of one stage;
+    `stages.width` that field of every stage, each by itself; `stages.*.width` of every stage, tied
+    to one value. The more exact path wins. A parameter exists in a network only where its field
+    means something there (an option that the chosen attention kind has, GeM's p under GeM).
+    A depth of 0, allowed for the last stage, leaves the stage out. Some choices may not go together
+    (groups that do not divide a width); a value that goes with none is refused.
+    """
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_parameters(self)
+        _check_values(self)
+        for name in self.baselines:
+            self.encode(get_baseline(name).architecture, name)
+        return self
 
     def decode(self, params: Mapping[str, Any]) -> Architecture:
         """The network that params stand for; params that mean nothing in it are not looked at.
@@ -106,17 +119,17 @@ class SearchSpace(Spec):
     def encode(self, arch: Architecture, name: str = "architecture") -> Params:
         """The params that decode to `arch`; raises SpaceError saying what lies outside."""
 
-        tree = self.template.model_dump()
-
         def read(parameter: Parameter, paths: Sequence[str]) -> Any:
             # Where a field makes no difference it stands at its default: another value is meant.
             values = [get_path(arch, path) for path in paths]
-            default = default_of(tree, paths[0])
-            value = next((v for v in values if v not in (None, default)), values[0])
+            defaults = [default_of(arch, path) for path in paths]
+            told = [v for v, d in zip(values, defaults, strict=True) if v not in (None, d)]
+            value = next(iter(told), values[0])
             if value is None and parameter.name.endswith(".depth"):
                 value = 0  # a stage that the network does not have
-            if value == default and not parameter.distribution.contains(value):
-                value = parameter.distribution.values()[0]  # any will do, or none: see below
+            one_offered = set(values) == {value} and parameter.distribution.contains(value)
+            if not told and not one_offered:
+                value = next(_equal_values(arch, paths, parameter.distribution), value)
             if not parameter.distribution.contains(value):
                 raise SpaceError(
                     f"{name} is outside space {self.name!r}: {_outside(parameter, value)}"
@@ -169,18 +182,33 @@ def load_space(name: str) -> SearchSpace:
 
     Raises UnknownNameError for a name that is neither, SpaceError for a file that is not right.
     """
+    return _load(SearchSpace, name)
+
+
+def load_outline(name: str) -> SpaceOutline:
+    """What `load_space` loads, without the search for a network with each of its values."""
+    return _load(SpaceOutline, name)
+
+
+def _load(cls: type[S], name: str) -> S:
     path = find_file("search_spaces", name, what="search space")
     data = read_yaml(path, SpaceError)
-    return parse(SearchSpace, {"name": path.stem, **data}, str(path), SpaceError)
+    return parse(cls, {"name": path.stem, **data}, str(path), SpaceError)
+
+
+def _equal_values(arch: Architecture, paths: Sequence[str], choice: Distribution) -> Iterator[Any]:
+    """The values, of about MAX_VALUES, with which at `paths` the network stays as it is."""
+    for value in _some(choice.values()):
+        with suppress(ArchitectureError):
+            if replace_paths(arch, dict.fromkeys(paths, value)) == arch:
+                yield value
 
 
 def _expand(key: str, n_stages: int) -> Iterator[tuple[str, tuple[str, ...]]]:
     """A key of `parameters` as (parameter name, fields that it sets)."""
     head, _, rest = key.partition(".")
-    if head != "stages" or rest[:1].isdigit():
-        yield key, (key,)
-    elif rest.startswith("*."):
-        yield key, tuple(f"stages.{i}.{rest[2:]}" for i in range(n_stages))
+    if head != "stages" or rest[:1].isdigit() or rest.startswith("*."):
+        yield key, expand_path(key, n_stages)
     else:
         for i in range(n_stages):
             yield f"stages.{i}.{rest}", (f"stages.{i}.{rest}",)

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args
+from typing import Annotated, Any, NoReturn, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from nasattn.errors import NasattnError, hint, shown
@@ -16,6 +16,11 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+
+# Texts out of a file that will be printed: no control characters, which steer a terminal.
+LINE, NAME = r"^\P{Cc}*$", r"^\P{Cc}+$"
+Line = Annotated[str, Field(pattern=LINE)]
+Name = Annotated[str, Field(pattern=NAME)]
 
 S = TypeVar("S", bound=Spec)
 
@@ -43,6 +48,15 @@ def read_yaml(path: Path, error: type[NasattnError]) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise error(f"{path}: must be a mapping of fields, is {type(data).__name__}")
     return data
+
+
+def read_value(text: str) -> Any:
+    """A plain value as YAML writes it: 4, 0.5, true, se; text that is none stays text."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return value if isinstance(value, bool | int | float | str) else text
 
 
 class _StrictSafeLoader(yaml.SafeLoader):
@@ -87,6 +101,8 @@ def _explain(cls: type[Spec], first: ErrorDetails) -> str:
         message = first["msg"].removeprefix("Value error, ")
         return f"{place}: {message}" if place else message
     message = first["msg"].replace("Input should be", "must be")
+    if first.get("ctx", {}).get("pattern") in (LINE, NAME) and first["input"]:
+        message = "must be without control characters"
     return (
         f"{place}: {message}, is {shown(first['input'])}"
         if place

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from io import BytesIO
 from random import Random
 from typing import Literal
-from unittest import SkipTest, mock
+from unittest import mock
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from nasattn.arch import Architecture
 from nasattn.baselines import get_baseline
 from nasattn.cost import count_cost
 from nasattn.data import ImageData, Split
+from nasattn.errors import PluginError
 from nasattn.evaluate import Evaluation
 from nasattn.model import build_model
 from nasattn.space import SearchSpace
@@ -65,19 +66,18 @@ def attention_contract(build: Build, channels: Sequence[int] = (16, 24)) -> None
 def check_attention(build: Build, channels: Sequence[int] = (16, 24)) -> Iterator[Checked]:
     """Each of ATTENTION_CHECKS and EXPORT_CHECKS with its outcome, as soon as it is known.
 
-    An exception of the module's own is a failure of the check that met it.
+    Whatever the module raises, to end the process too, is a failure of the check that met it.
     """
     for name, check in (ATTENTION_CHECKS | EXPORT_CHECKS).items():
         try:
             for x, where in _inputs(channels):
                 _run(check, build, x, where)
-        except SkipTest as e:
+        except _Skipped as e:
             yield Checked(name, "skipped", str(e))
-        except Exception as e:
-            # Ours begin with the place; the module's own, assertions too, know nothing of it.
-            line = next(iter(str(e).strip().splitlines()), "")[:MAX_WHY]
-            own = f"{where}: {type(e).__name__}: {line}".removesuffix(": ")
-            yield Checked(name, "failed", line if line.startswith(where) else own)
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as e:
+            yield Checked(name, "failed", _why(e, where))
         else:
             yield Checked(name, "passed")
 
@@ -158,6 +158,22 @@ def _inputs(channels: Sequence[int]) -> Iterator[tuple[Tensor, str]]:
         for height, length in MAPS:
             x = torch.randn(4, width, height, length, generator=torch.Generator().manual_seed(0))
             yield x, f"{width} channels, map {height}x{length}"
+
+
+class _Skipped(Exception):
+    """A check that cannot be made here. Ours alone, so that no module can say so of itself."""
+
+
+def _why(e: BaseException, where: str) -> str:
+    """What failed and where, in a line."""
+    own = e.__cause__ or e if isinstance(e, PluginError) else e
+    line = next(iter(str(own).strip().splitlines()), "")[:MAX_WHY]
+    # Ours begin with the place; the module's own, assertions too, know nothing of it.
+    if line.startswith(where):
+        return line
+    if own is e and isinstance(e, PluginError):
+        return f"{where}: {line}"
+    return f"{where}: {type(own).__name__}: {line}".removesuffix(": ")
 
 
 def _run(check: Check, build: Build, x: Tensor, where: str) -> None:
@@ -255,7 +271,7 @@ def _check_counts(build: Build, x: Tensor, where: str) -> None:
 @torch.no_grad()
 def _check_onnx(build: Build, x: Tensor, where: str) -> None:
     if find_spec("onnx") is None:
-        raise SkipTest("onnx is not installed")
+        raise _Skipped("onnx is not installed")
     import onnx
     from onnx.reference import ReferenceEvaluator
 

@@ -10,13 +10,11 @@ from torch import nn
 
 from nasattn.arch import Architecture, parse_architecture
 from nasattn.baselines import BASELINES, Baseline
-from nasattn.baselines.baseline import PICTURES, Pictures, Published
+from nasattn.baselines.baseline import COUNTED, PICTURES, Pictures, Published
 from nasattn.cost import StaticCost, count_cost
 from nasattn.errors import ArchitectureError, UnknownNameError
 from nasattn.model import build_model
 from nasattn.references import REFERENCES, Reference
-
-COUNTED = ("params", "macs")  # what counting alone can tell of a published figure
 
 
 @dataclass(frozen=True)
@@ -30,6 +28,7 @@ class NamedNetwork:
     source: str = ""
     published: tuple[Published, ...] = ()
     note: str = ""
+    in_zoo: bool = False  # else its name is a file's, and says nothing of what it is
 
     @property
     def architecture(self) -> Architecture | None:
@@ -62,6 +61,7 @@ def named(entry: Baseline | Reference) -> NamedNetwork:
         entry.source,
         entry.published,
         entry.note,
+        in_zoo=True,
     )
 
 
@@ -155,6 +155,13 @@ class Check:
         if self.counted is None:
             return None
         return self.figure.agrees(self.counted) == (self.figure.verdict != "no")
+
+    @property
+    def verdict(self) -> str:
+        """The figure's verdict where it is right, "off" where it is not, "" where it has none."""
+        if self.figure.verdict is None:
+            return ""
+        return self.figure.verdict if self.holds else "off"
 
 
 def check_published(network: NamedNetwork) -> list[Check]:

@@ -45,11 +45,10 @@ def build_block(digit: str, in_chs: int, width: int, *, stride: int) -> nn.Modul
     """A block; where the map changes, identity is a 1x1 convolution with batch norm."""
     if digit == "0":
         return nn.Identity() if stride == 1 else conv_bn(in_chs, width, 1, stride=stride)
-    if digit == "1":
-        stage = StageSpec(depth=1, width=width, expansion=3, kernel=3)
-    else:
-        stage = StageSpec(depth=1, width=width, expansion=6, kernel=5)
-    return InvertedResidual(in_chs, stage, stride=stride, act="relu6")
+    expansion, kernel = {"1": (3, 3), "2": (6, 5)}[digit]
+    fields = {"depth": 1, "width": width, "stride": stride, "expansion": expansion}
+    stage = StageSpec.model_validate(fields | {"kernel": kernel})
+    return InvertedResidual(in_chs, stage, act="relu6")
 
 
 def count_network(code: str) -> StaticCost:

@@ -1,19 +1,21 @@
 import json
+import pickle
 from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nasattn.arch import Architecture, parse_architecture
+from nasattn.attention import build_attention
 from nasattn.blocks import BLOCKS
 from nasattn.errors import ArchitectureError
 from nasattn.model import build_model
 from nasattn.parts import BLOCK_FIELDS, AttentionSpec, HeadSpec, StageSpec, StemSpec
 from nasattn.paths import get_path, is_active, replace_paths
-from tests.strategies import architectures
+from tests.strategies import architectures, attentions
 
 PLAIN: dict[str, Any] = {
     "stem": {"width": 16},
@@ -91,7 +93,7 @@ def test_arch_id_is_stable() -> None:
     [
         (with_attention(kind="none", placement="after_stage"), PLAIN),
         (with_attention(kind="se", rd_ratio=16), with_attention(kind="se")),
-        (with_attention(kind="lgam", groups="4"), with_attention(kind="lgam")),
+        (with_attention(kind="lgam", groups=4.0), with_attention(kind="lgam")),
         (PLAIN | {"head": {"pooling": "avg", "gem_p": 5, "gem_learnable": True}}, PLAIN),
         (
             PLAIN | {"head": {"pooling": "gem", "gem_learnable": True, "gem_p": 7}},
@@ -149,7 +151,10 @@ def test_inactive_and_default_fields_do_not_make_another_network(
     ("data", "message"),
     [
         (PLAIN | {"stem": {"widht": 16}}, r"unknown field 'stem.widht'; did you mean 'width'"),
-        (PLAIN | {"stem": {"width": "wide"}}, r"stem.width: must be a valid integer.* is 'wide'"),
+        (
+            PLAIN | {"stem": {"width": "wide"}},
+            r"stem.width: must be a whole number, is the text 'wide'",
+        ),
         (PLAIN | {"stem": {}}, r"field 'stem.width' is missing"),
         (PLAIN | {"stages": []}, r"at least one stage"),
         (PLAIN | {"stages": [{"depth": 0}]}, r"at least one stage"),
@@ -216,7 +221,7 @@ def test_a_field_that_means_something_makes_another_network(
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (residual({"block": "botleneck"}), r"stages.0.block: must be .*'bottleneck'.* 'botleneck'"),
+        (residual({"block": "botleneck"}), r"stages.0.block: unknown .* mean 'bottleneck'"),
         (residual({"groups": 3}), r"stages.0.groups: 3 does not divide 16 channels"),
         (residual({"expansion": 2, "groups": 16}), r"groups: 16 does not divide 8 channels"),
         (
@@ -250,7 +255,7 @@ def test_a_field_that_means_something_makes_another_network(
         (residual({}, stem={"width": 8, "convs": 2}), r"stem.convs: must be 1 or 3, is 2"),
         (residual({}, stem={"width": 8, "stride": 3}), r"stem.stride: must be 1, 2 or 4, is 3"),
         (residual({}, stem={"width": 8, "kernel": 9}), r"stem.kernel: must be 3, 5, 7 or 11, is 9"),
-        (residual({}, stem={"width": 8, "pool": "max"}), r"stem.pool: must be a valid boolean"),
+        (residual({}, stem={"width": 8, "pool": "max"}), r"stem.pool: must be true or false"),
         (
             residual({}, stem={"width": 9, "attention": {"kind": "sge"}}),
             r"stem.attention.groups: 8 does not divide the 9 channels of the stem",
@@ -489,6 +494,131 @@ def test_fusion_stage_is_the_last_before_the_last_downsampling() -> None:
     assert strided(1, 1, 1, 1).fusion_stage == 1
 
 
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [  # to `means` all of these texts say yes
+        (
+            {"head": {"pooling": "gem", "gem_learnable": "false", "gem_p": 5}},
+            r"head.gem_learnable: must be true or false, is the text 'false'",
+        ),
+        (
+            {"head": {"hidden": "0", "hidden_act": "relu"}},
+            r"head.hidden: must be a whole number, is the text '0'",
+        ),
+        ({"head": {"dropout": "0.5"}}, r"head.dropout: must be a number, is the text '0.5'"),
+        ({"stages": [{"depth": "0", "width": 8}]}, r"stages.0.depth: must be a whole number"),
+        ({"progressive": "no", **residual({"attention": {"kind": "se"}}, {})}, r"progressive: .*'"),
+    ],
+)
+def test_text_is_neither_a_number_nor_a_boolean(part: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArchitectureError, match=message):
+        parse_architecture(PLAIN | part)
+
+
+# (kind, its options but one, that one, channels before it, whether it makes no difference)
+IDLE: list[tuple[str, dict[str, Any], dict[str, Any], int, bool]] = [
+    ("se", {}, {"rd_ratio": 8}, 8, True),  # 8 / 8 = 1; 8 / 16 would be none: one
+    ("se", {}, {"rd_ratio": 4}, 8, False),
+    ("se", {}, {"rd_ratio": 13}, 64, True),  # 64 // 13 = 64 // 16 = 4
+    ("se", {}, {"rd_ratio": 12}, 64, False),
+    ("lgam", {}, {"rd_ratio": 2}, 32, True),  # 32 / 4 = 8 channels a group, 8 hidden ones at least
+    ("lgam", {"hidden_min": 2}, {"rd_ratio": 2}, 32, False),
+    ("lgam", {"groups": 2}, {"rd_ratio": 2}, 32, True),  # 16 / 2 = 8
+    ("lgam", {"groups": 1}, {"rd_ratio": 2}, 32, False),  # 32 / 2 = 16
+    ("lgam", {"groups": 1}, {"carry": "sum"}, 32, True),
+    ("lgam", {"groups": 2}, {"carry": "sum"}, 32, False),
+    ("gc", {}, {"rd_ratio": 4}, 8, True),  # 2 at least
+    ("gc", {}, {"rd_ratio": 2}, 8, False),
+    ("nl", {}, {"rd_ratio": 3}, 3, True),  # 3 // 3 = 3 // 2 = 1
+    ("nl", {}, {"rd_ratio": 4}, 8, False),
+    ("bam", {}, {"depthwise": True}, 16, True),  # of a single channel
+    ("bam", {"rd_ratio": 8}, {"depthwise": True}, 16, False),
+    ("bam", {"rd_ratio": 8}, {"rd_ratio": 12}, 16, True),
+    ("cbam", {}, {"rd_ratio": 20}, 16, True),
+    ("ska", {"groups": 8}, {"gem_p": 5.0}, 8, True),  # of a single channel
+    ("ska", {"groups": 4}, {"gem_p": 5.0}, 8, False),
+]
+
+
+@pytest.mark.parametrize(("kind", "others", "option", "channels", "idle"), IDLE)
+def test_an_option_that_makes_no_difference_does_not_make_another_network(
+    kind: str, others: dict[str, Any], option: dict[str, Any], channels: int, idle: bool
+) -> None:
+    (name,) = option
+    others = {k: v for k, v in others.items() if k != name}
+    attention = {"kind": kind, **others}
+    for part in ("stem", "stages", "fusion"):
+        with_it, without = (
+            parse_architecture(attended(part, channels, a)) for a in (attention | option, attention)
+        )
+        assert (with_it.arch_id == without.arch_id) == (with_it == without) == idle
+
+
+def attended(part: str, channels: int, attention: dict[str, Any]) -> dict[str, Any]:
+    """A network of so many channels with an attention in one part."""
+    data: dict[str, Any] = {
+        "stem": {"width": channels},
+        "stages": [{"depth": 1, "width": channels}, {"depth": 1, "width": channels, "stride": 2}],
+        "fusion": {"kind": "multi_scale"},
+    }
+    where = data["stages"][0] if part == "stages" else data[part]
+    where["attention"] = attention
+    return data
+
+
+def test_an_option_that_makes_a_difference_somewhere_is_kept_everywhere() -> None:
+    # 64 // 13 = 64 // 16, the hidden widths of the first block; 128 // 13 = 9 of the second
+    def network(rd_ratio: int, depth: int) -> Architecture:
+        stage = {"block": "inverted_residual", "depth": depth, "width": 32, "expansion": 4}
+        attention = {"kind": "se", "placement": "after_spatial", "rd_ratio": rd_ratio}
+        return parse_architecture(residual(stage | {"attention": attention}))
+
+    assert network(13, depth=1) == network(16, depth=1)
+    assert network(13, depth=2) != network(16, depth=2)
+
+
+@given(attentions(placed=False), st.sampled_from([8, 16, 24, 48, 64]), st.data())
+@settings(max_examples=200, deadline=None)
+def test_networks_have_one_id_if_and_only_if_they_build_alike(
+    attention: dict[str, Any], channels: int, data: st.DataObject
+) -> None:
+    options = sorted(attention.keys() - {"kind"} - NEVER_SETTLED)
+    assume(options)
+    name = data.draw(st.sampled_from(options))
+    twin = {k: v for k, v in attention.items() if k != name}
+    ids = {parse_architecture(attended("stages", channels, a)).arch_id for a in (attention, twin)}
+    alike = build_alike(attention, twin, channels)
+    assert (len(ids) == 1) == alike
+
+
+# lgam's hidden_min stays as it is written where the ratio alone gives the width.
+NEVER_SETTLED = {"hidden_min"}
+
+
+def build_alike(a: dict[str, Any], b: dict[str, Any], channels: int) -> bool:
+    """Whether two attentions have parameters of equal shapes, and with equal ones equal outputs."""
+    first, second = (
+        build_attention(channels=channels, **options).double().eval() for options in (a, b)
+    )
+    shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (first, second)]
+    if shapes[0] != shapes[1]:
+        return False
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    # no variance below 0.5
+    state = {k: random(*v.shape).abs() + 0.5 for k, v in first.state_dict().items()}
+    signs = {k: random(*v.shape).sign() if "weight" in k else 1 for k, v in state.items()}
+    state = {k: v * signs[k] for k, v in state.items()}
+    for module in (first, second):
+        module.load_state_dict(state)
+    x = random(2, channels, 9, 9)
+    with torch.no_grad():
+        return torch.allclose(first(x), second(x), rtol=1e-12, atol=1e-12)
+
+
 def test_options_hold_the_defaults_too() -> None:
     assert AttentionSpec(kind="se").options == {"rd_ratio": 16, "bias": True}
     assert AttentionSpec().options == {}
@@ -497,3 +627,16 @@ def test_options_hold_the_defaults_too() -> None:
 def test_a_value_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         HeadSpec().dropout = 0.5  # type: ignore[misc]
+
+
+def test_the_options_of_an_attention_cannot_be_changed() -> None:
+    arch = parse_architecture(with_attention(kind="se", rd_ratio=4))
+    arch_id, attention = arch.arch_id, arch.stages[1].attention
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        attention.model_extra["rd_ratio"] = 2  # type: ignore[index]
+    with pytest.raises(ValueError, match="frozen"):
+        attention.rd_ratio = 2  # type: ignore[attr-defined]
+    attention.options["rd_ratio"] = 2  # a copy
+    assert arch.arch_id == arch_id
+    assert attention.model_dump() == {"kind": "se", "placement": "before_add", "rd_ratio": 4}
+    assert pickle.loads(pickle.dumps(arch)) == deepcopy(arch) == arch.model_copy() == arch

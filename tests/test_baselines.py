@@ -1,5 +1,7 @@
 """The papers' networks: parameters and multiply-adds by hand, map sizes, small pictures."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,12 +9,13 @@ from torch import Tensor, nn
 from nasattn.arch import Architecture, parse_architecture
 from nasattn.attention.eca import eca_kernel
 from nasattn.baselines import BASELINES, Published, get_baseline
-from nasattn.baselines.baseline import PICTURES
+from nasattn.baselines.baseline import PICTURES, Verdict
 from nasattn.baselines.mobile import LAM_LADDER
 from nasattn.cost import count_macs, count_params
 from nasattn.errors import UnknownNameError
 from nasattn.layers import AdaptiveFeatureFusion
 from nasattn.model import Network, build_model
+from nasattn.paths import replace_paths
 
 
 def weightless(arch: Architecture, num_classes: int = 1000) -> Network:
@@ -202,13 +205,84 @@ def test_baselines_are_under_their_name_and_say_their_source(name: str) -> None:
     ],
 )
 def test_published_agrees_to_its_printed_digits(printed: str, counted: int, agrees: bool) -> None:
-    assert Published("params", printed, "ImageNet", "000, Table 2").agrees(counted) is agrees
+    figure = Published("params", printed, "ImageNet", "000, Table 2", "match")
+    assert figure.agrees(counted) is agrees
 
 
 def test_published_agrees_within_its_tolerance() -> None:
-    figure = Published("macs", "4.14 G", "ImageNet", "003, Table 2", tolerance=0.02)
+    figure = Published("macs", "4.14 G", "ImageNet", "003, Table 2", "match", 0.02)
     assert figure.agrees(4.14e9 * 1.0199)
     assert not figure.agrees(4.14e9 * 0.979)
+
+
+@pytest.mark.parametrize(
+    ("metric", "verdict"),
+    [("params", None), ("macs", None), ("top1", "match"), ("map", "no"), ("latency_ms", "fit")],
+)
+def test_published_has_a_verdict_if_and_only_if_it_can_be_counted(
+    metric: str, verdict: Verdict | None
+) -> None:
+    with pytest.raises(ValueError, match=f"{metric} 4.2 M: what is counted, only, has a verdict"):
+        Published(metric, "4.2 M", "ImageNet", "000, Table 2", verdict)
+
+
+def test_baselines_have_the_family_of_their_table() -> None:
+    families = {name: row.family for name, row in BASELINES.items()}
+    assert set(families.values()) == {"mobile", "resnet", "resnest", "alexnet"}
+    assert families["lam"] == "mobile"
+    assert families["wrn16_10"] == "resnet"
+    assert families["resneskt50"] == "resnest"
+    assert families["alexnet_se"] == "alexnet"
+
+
+@pytest.mark.parametrize("name", ["lam", "resnet18", "wrn16_10", "resnest50_fast", "alexnet"])
+def test_at_resolution_lets_the_cost_grow_with_the_picture_between_its_steps(name: str) -> None:
+    deep = get_baseline(name).architecture
+    drawn = replace_paths(deep, {f"stages.{i}.depth": 1 for i in range(len(deep.stages))})
+    macs, plan = {}, {}
+    networks: dict[str, Network] = {}
+    for resolution in (8, 12, 16, 24, 28, 32, 48, 56, 64, 96, 112, 128, 192, 224):
+        arch = drawn.at_resolution(resolution)
+        plan[resolution] = arch.arch_id
+        network = networks.setdefault(arch.arch_id, weightless(arch, num_classes=10))
+        macs[resolution] = count_macs(network, resolution)
+    for small, large in pairwise(macs):
+        assert plan[small] != plan[large] or macs[small] < macs[large]
+    for resolution in macs.keys() & {2 * r for r in macs}:
+        # AlexNet's stem pads less where its stride is 4: 23 pixels are left of 96, but 24 of 48
+        assert macs[resolution // 2] <= macs[resolution] * (1.25 if name == "alexnet" else 1.001)
+    assert max(macs, key=macs.__getitem__) == 224
+
+
+@pytest.mark.parametrize(
+    ("resolution", "stride", "sizes"),
+    [
+        (224, 4, [55, 27, 13, 13, 13]),
+        (64, 2, [32, 16, 8, 8, 8]),
+        (32, 2, [16, 8, 4, 4, 4]),
+        (29, 1, [29, 14, 7, 7, 7]),
+        (16, 1, [16, 8, 4, 4, 4]),
+        (8, 1, [8, 8, 4, 4, 4]),
+    ],
+)
+def test_at_resolution_halves_the_stride_of_alexnets_stem(
+    resolution: int, stride: int, sizes: list[int]
+) -> None:
+    arch = get_baseline("alexnet").architecture.at_resolution(resolution)
+    assert arch.stem.stride == stride
+    assert arch.map_sizes(resolution) == sizes
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [  # at 32, 16 and 8 pixels; a change would orphan stored results
+        ("mobilenet_v2", ("ee9973aa1cdb", "dd04cc8ce7e4", "307849e73c05")),
+        ("lam", ("c7fe37321c38", "099a6b5786dd", "a53c21dd3b49")),
+    ],
+)
+def test_at_resolution_keeps_its_networks(name: str, ids: tuple[str, ...]) -> None:
+    arch = get_baseline(name).architecture
+    assert tuple(arch.at_resolution(r).arch_id for r in (32, 16, 8)) == ids
 
 
 @pytest.mark.parametrize("name", BASELINES)

@@ -1,9 +1,11 @@
 """Blocks and the networks made of them, against torchvision, timm and the formula."""
 
+import json
 import warnings
 from collections import ChainMap
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -855,3 +857,22 @@ def test_a_stage_of_preact_blocks_is_a_chain_of_preact_blocks() -> None:
     model = build_model(network({"block": "preact_basic", "depth": 3}), 2)
     (stage,) = model.stages
     assert [type(m) for m in stage.children()] == [PreactBasicBlock] * 3
+
+
+def test_a_class_and_a_row_make_a_new_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = replace(BLOCKS["basic"], target=f"{__name__}:Doubled", shortcut="never")
+    monkeypatch.setitem(BLOCKS, "doubled", row)
+    arch = network({"block": "doubled", "width": 24, "stride": 2, "depth": 2})
+    model = build_model(arch, num_classes=3)
+    assert [(m.in_channels, m.stride) for m in model.modules() if isinstance(m, Doubled)] == [
+        (16, (2, 2)),
+        (24, (1, 1)),
+    ]
+    assert parse_architecture(json.loads(arch.to_json())) == arch
+
+
+class Doubled(nn.Conv2d):
+    """A block of our own."""
+
+    def __init__(self, in_chs: int, stage: StageSpec, *, act: str, strength: float) -> None:
+        super().__init__(in_chs, stage.width, stage.kernel, stage.stride, stage.kernel // 2)

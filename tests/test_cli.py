@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 import os
 import signal
@@ -8,14 +9,21 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 from PIL import Image
+from rich.console import Console
 
+from nasattn.baselines import get_baseline
 from nasattn.cli import main
+from nasattn.cli.tables import add_row, name_column, number_column, table
+from nasattn.cli.words import printable
+from nasattn.model import build_model
 from nasattn.search.run import counts
 
 TINY_SPACE = """
@@ -177,7 +185,7 @@ def test_a_place_that_cannot_be_written_is_found_before_training(
         (["search", "--space", "groups.yaml"], "groups: 3 does not divide the 8 channels"),
         (
             ["search", "--study", "quick"],
-            "unknown study 'quick'; known: alexnet_quick, mobile_quick",
+            "unknown study 'quick'; known: alexnet_quick, ",
         ),
         (["search", "--trials", "-5"], "n_trials: must be greater than 0, is -5"),
         (["search", "--trials", "many"], "'--trials': 'many' is not a whole number"),
@@ -270,6 +278,51 @@ def test_show_counts_and_sets_published_figures_beside(
     Path("lam.json").write_text(capsys.readouterr().out)
     assert nasattn(monkeypatch, "show", "lam.json", "--resolution", "32", "--classes", "10") == 0
     assert "at 32x32, 10 classes" in capsys.readouterr().out
+
+
+def test_show_knows_a_file_from_the_zoo_whatever_its_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file may name a plug-in's kind, whose module need not know the meta device."""
+    devices = []
+
+    def build(*arguments: Any) -> Any:
+        devices.append(torch.get_default_device().type)
+        return build_model(*arguments)
+
+    monkeypatch.setattr("nasattn.zoo.build_model", build)
+    Path("lam.json").write_text(get_baseline("lam").architecture.to_json())
+    for network in ("lam.json", "lam"):
+        assert nasattn(monkeypatch, "show", network, "--resolution", "32") == 0
+    assert devices[0] == "cpu"
+    assert set(devices[1:]) == {"meta"}
+    assert capsys.readouterr().out.count("at 32x32") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain, größer \u2605", "plain, größer \u2605"),
+        ("a\x1b[2J\x07\nb", "a\\x1b[2J\\x07\\nb"),
+        ("\x9b2J\u202e", "\\x9b2J\\u202e"),
+    ],
+)
+def test_printable_shows_what_a_terminal_would_obey(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@pytest.mark.parametrize(("tight", "gap"), [(False, 3), (True, 1)])
+def test_table_keeps_to_its_width_and_takes_nothing_for_markup(tight: bool, gap: int) -> None:
+    console = Console(width=30, file=io.StringIO())
+    made = table(name_column("n"), number_column("m"), "words", tight=tight)
+    add_row(made, ("[red]a", "12,345", "folded \x1b[2J" * 3))
+    with console.capture() as capture:
+        console.print(made)
+    lines = capture.get().splitlines()
+    assert max(map(len, lines)) <= 30
+    first = next(line for line in lines if "[red]a" in line)
+    assert first.lstrip().startswith(f"[red]a{' ' * gap}12,345{' ' * gap}folded")
+    assert "\x1b" not in capture.get()
 
 
 def test_no_command_shows_the_help(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +21,9 @@ from nasattn.data import load_data
 from nasattn.evaluate import Setting
 from nasattn.evaluate import evaluate as evaluate_arch
 from nasattn.objectives import get_objective
-from nasattn.train.loop import Epoch
+from nasattn.tensor_file import TensorFile, read_tensors, write_tensors
 from nasattn.train.recipe import RECIPES
-from nasattn.weights import read_weights
+from nasattn.weights import Facts
 
 TINY = {
     "stem": {"width": 8},
@@ -59,6 +60,10 @@ def nasattn(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     finally:
         signal.signal(signal.SIGTERM, handler)
     return 0
+
+
+def read_weights(path: Path) -> TensorFile[Facts]:
+    return read_tensors(path, Facts)
 
 
 def tensors(path: Path) -> dict[str, Tensor]:
@@ -125,9 +130,10 @@ def test_evaluate_opens_the_test_split_only_when_told_to(
     with monkeypatch.context() as patch:
         patch.setattr("nasattn.cli.evaluate.open_test", sealed)
         assert nasattn(monkeypatch, *TRAIN) == 0
-        for split in ("val_search", "val_select"):
+        for split in ("val_search", "val-search", "val_select", "val-select"):
             assert nasattn(monkeypatch, "evaluate", str(WEIGHTS), "--split", split) == 0
-    capsys.readouterr()
+    # train's line and two of evaluate
+    assert capsys.readouterr().out.count("145 val-search pictures of 8x8, 10 classes\n") == 3
     assert nasattn(monkeypatch, "evaluate", str(WEIGHTS), "--split", "test") == 0
     out = capsys.readouterr().out
     assert "the sealed test split is opened" in out
@@ -136,13 +142,13 @@ def test_evaluate_opens_the_test_split_only_when_told_to(
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """As if the user typed Ctrl-C when an epoch's line has appeared."""
-    from nasattn.cli.train import EpochLines
+    from nasattn.cli.epochs import EpochLines
 
     show = EpochLines.show
 
-    def show_and_stop(self: EpochLines, epoch: Epoch) -> None:
-        show(self, epoch)
-        if epoch.number == number:
+    def show_and_stop(self: EpochLines, done: int, *figures: Any) -> None:
+        show(self, done, *figures)
+        if done == number:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(EpochLines, "show", show_and_stop)
@@ -156,7 +162,8 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
         with monkeypatch.context() as patch:
             stop_after(patch, number)
             assert nasattn(monkeypatch, *TRAIN) == 130
-        assert f"stopped, {number} epochs are kept; to go on: nasattn" in capsys.readouterr().out
+        kept = "1 epoch is kept" if number == 1 else "2 epochs are kept"
+        assert f"stopped, {kept}; to go on: nasattn" in capsys.readouterr().out
         assert not WEIGHTS.exists()
     # Another training does not go on from there, nor does it drop what is there.
     assert nasattn(monkeypatch, *TRAIN, "--seed", "1") == 2
@@ -239,6 +246,66 @@ def test_evaluate_measures_weights_from_outside(
     capsys.readouterr()
 
 
+def test_evaluate_opens_only_data_that_are_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a file names is said before it is opened, and is never downloaded."""
+    assert nasattn(monkeypatch, *TRAIN) == 0
+    weights = read_weights(WEIGHTS)
+    capsys.readouterr()
+
+    def opened(*_: object, **__: object) -> None:
+        pytest.fail("the data were opened")
+
+    def evaluate(data: str, *options: str) -> int:
+        facts = weights.facts.model_copy(update={"data": data})
+        write_tensors(Path("w.safetensors"), weights.build(), facts)
+        return nasattn(monkeypatch, "evaluate", "w.safetensors", *options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nasattn.cli.evaluate.load_with_progress", opened)
+        for name in ("cifar10", "cifar100", "no/such/folder", "x" * 5000, "~nobody/x"):
+            assert evaluate(name) == 2
+            captured = capsys.readouterr()
+            assert captured.out == f"data: {name}, as w.safetensors says\n"
+            assert "which are not here; --data reads others, or downloads a known" in captured.err
+    assert evaluate("cifar10", "--data", "digits") == 0
+    assert "as w.safetensors says" not in capsys.readouterr().out
+    x = np.random.default_rng(0).integers(0, 255, (40, 8, 8, 3), np.uint8)
+    np.savez("ten.npz", x_train=x, y_train=np.arange(40) % 10)
+    assert evaluate("ten.npz") == 0
+    assert capsys.readouterr().out.startswith("data: ten.npz, as w.safetensors says\n")
+
+
+def test_evaluate_shows_no_control_character_of_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nasattn(monkeypatch, *TRAIN) == 0
+    weights = read_weights(WEIGHTS)
+    capsys.readouterr()
+    for field, value in (
+        ("name", "\x1b[2J"),
+        ("content_hash", "\x1b]0;title\x07"),
+        ("metrics", {"\x1b[2J": 1.0}),
+    ):
+        facts = weights.facts.model_copy(update={field: value})
+        write_tensors(Path("evil.safetensors"), weights.build(), facts)
+        assert nasattn(monkeypatch, "evaluate", "evil.safetensors") == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "must be without control characters" in captured.err
+        assert captured.err.rstrip("\n").isprintable()
+
+
+def test_commands_without_a_study_import_no_study() -> None:
+    code = (
+        "import sys, nasattn.cli.train, nasattn.cli.evaluate, nasattn.cli.detect\n"
+        "print({'optuna', 'sqlalchemy', 'pandas'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "set()\n"
+
+
 def test_evaluate_says_that_the_pictures_are_others(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -307,7 +374,7 @@ def test_a_reference_is_trained_and_measured(
         (["train", "tiny.json", "--init", "bad.npz"], "bad.npz: not an .npz file"),
         (["train", "tiny.json", "--init", "bad.bin"], "must be 'torchvision' or a file"),
         (["train", "tiny.json", "--init", "other.npz"], "other.npz: does not fit the network"),
-        (["train", "tiny.json", "--init", "torchvision"], "unknown network of torchvision 'tiny'"),
+        (["train", "tiny.json", "--init", "torchvision"], "not for that of a file (tiny)"),
         (["train", "squeezenet", "--resolution", "8"], "cannot be run on pictures of 8x8"),
         (["evaluate", "no.safetensors"], "no.safetensors: there is no such file"),
         (["evaluate", "bad.safetensors"], "not a safetensors file"),

@@ -1,5 +1,7 @@
 """Pooling, norms, inverted residuals and fusion, against numpy, torchvision and the formula."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -27,7 +29,7 @@ from nasattn.layers import (
     pooled_to,
 )
 from nasattn.model import build_classifier, build_model
-from nasattn.parts import AttentionSpec, BareAttention, HeadSpec, StageSpec
+from nasattn.parts import Act, AttentionSpec, BareAttention, HeadSpec, StageSpec
 
 Array = NDArray[np.float64]
 EPS = 1e-6  # GeM's floor
@@ -195,8 +197,10 @@ def test_classifier_has_the_formulas_params(
 def test_inverted_residual_agrees_with_torchvision(stride: int, expansion: int, width: int) -> None:
     x = maps(3, 8, 7, 9)
     theirs = after_training(torchvision_mobilenet.InvertedResidual(8, width, stride, expansion), x)
-    stage = StageSpec(depth=1, width=width, expansion=expansion)
-    ours = InvertedResidual(8, stage, stride=stride, act="relu6")
+    stage = StageSpec.model_validate(
+        {"depth": 1, "width": width, "expansion": expansion, "stride": stride}
+    )
+    ours = InvertedResidual(8, stage, act="relu6")
     copy_in_order(theirs, ours)
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(ours.train()(x), theirs.train()(x), rtol=1e-5, atol=1e-5)
@@ -214,14 +218,14 @@ def test_inverted_residual_puts_attention_in_its_place(place: str, channels: int
         expansion=6,
         attention=AttentionSpec.model_validate({"kind": "se", "placement": place}),
     )
-    block = InvertedResidual(8, stage, stride=1, act="relu")
+    block = InvertedResidual(8, stage, act="relu")
     widths = [m.reduce.in_channels for m in block.modules() if isinstance(m, SqueezeExcite)]
     assert widths == [channels]
 
 
 def test_inverted_residual_adds_the_shortcut_after_attention() -> None:
     stage = StageSpec(depth=1, width=8, attention=AttentionSpec(kind="eca"))
-    block = InvertedResidual(8, stage, stride=1, act="relu").eval()
+    block = InvertedResidual(8, stage, act="relu").eval()
     x = maps(2, 8, 5, 5)
     torch.testing.assert_close(block(x), x + block.body(x))
 
@@ -428,3 +432,7 @@ def test_multi_scale_fusion_has_an_attention_of_its_own_for_each_map() -> None:
     fusion = MultiScaleFusion([8, 16], [4, 2], 24, BareAttention(kind="sge"))
     # SGE of 8 groups has 16 parameters, a projection C x 24 and 48 of its batch norm
     assert count_params(fusion) == 3 * 16 + (8 + 16) * 24 + 2 * 48
+
+
+def test_activations_are_those_that_an_architecture_may_name() -> None:
+    assert set(get_args(Act)) == set(ACTIVATIONS)

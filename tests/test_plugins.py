@@ -1,13 +1,17 @@
 """Attention modules from outside: loading, their row, the contract, the commands."""
 
 import inspect
+import os
+import pickle
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import NoReturn, get_args
+from unittest import SkipTest
 
 import pytest
 import torch
@@ -272,6 +276,24 @@ BAD_FILES = {
     ),
     "silent": ("assert False", r"bad.py:1: cannot be imported \(AssertionError\)"),
     "exit": ("raise SystemExit(3)", r"bad.py:1: cannot be imported \(SystemExit: 3\)"),
+    "an end of its own": (
+        "class E(BaseException): pass\nraise E('x')",
+        r"bad.py:2: cannot be imported \(E: x\)",
+    ),
+    "annotation": (
+        "import sys\n" + module("self, channels, k: 'sys.exit(4)' = 1"),
+        r"bad.py:Attn: has no readable signature \(SystemExit: 4\)",
+    ),
+    "docstring": (
+        module("self, channels") + "    __doc__ = 5",
+        "bad.py:Attn: the docstring must be text, is 5",
+    ),
+    "metaclass": (
+        "from torch import nn\nclass M(type):\n    @property\n    def name(cls):\n"
+        "        raise RuntimeError('x\\ny')\n"
+        "class Attn(nn.Module, metaclass=M):\n    def __init__(self, channels): ...\n",
+        r"bad.py:Attn: cannot be a kind of attention \(RuntimeError: x\)$",
+    ),
     "zero bytes": ("a = 1\0", r"bad.py: cannot be imported \(.*null bytes"),
     "empty": ("", "bad.py: no class 'Attn'; there is no torch.nn.Module in it"),
     "no class": (
@@ -335,7 +357,8 @@ def test_load_plugin_refuses(source: str, message: str) -> None:
         (":MyAttn", "':MyAttn': must be FILE.py:CLASS"),
         ("my_attn.py:My.Attn", "must be FILE.py:CLASS"),
         ("nowhere.py:MyAttn", r"nowhere.py: cannot be read \(No such file or directory\)"),
-        ("folder.py:MyAttn", r"folder.py: cannot be read \(Is a directory\)"),
+        ("folder.py:MyAttn", r"folder.py: cannot be read \(not a regular file\)"),
+        ("pipe.py:MyAttn", r"pipe.py: cannot be read \(not a regular file\)"),
         (f"{'x' * 300}.py:MyAttn", r"x.py: cannot be read \(File name too long\)"),
         ("a\0b.py:MyAttn", r"cannot be read \(embedded null byte\)"),
         ("my_attn:MyAttn", "no module 'my_attn' is installed; a file is named FILE.py:CLASS"),
@@ -346,6 +369,7 @@ def test_load_plugin_refuses(source: str, message: str) -> None:
 )
 def test_load_plugin_refuses_a_target(target: str, message: str) -> None:
     Path("folder.py").mkdir()
+    os.mkfifo("pipe.py")
     with pytest.raises(PluginError, match=message) as caught:
         load_plugin(target)
     assert "\n" not in str(caught.value)
@@ -463,6 +487,82 @@ def test_an_installed_plugin_is_refused(site: Path, entry_point: str, message: s
 def test_an_unknown_kind_may_be_that_of_a_plugin(kind: object) -> None:
     with pytest.raises(UnknownNameError, match=r"unknown attention .*needs --plugin FILE.py:CLASS"):
         get_kind(kind)
+
+
+# What its code does wrong when it is built or called
+
+
+def broken(init: str = "", forward: str = "return x") -> str:
+    """A file of a class Attn with a statement of its own at the end of either function."""
+    return (
+        "import sys\nfrom torch import nn\n"
+        f"class Attn(nn.Module):\n    def __init__(self, channels):\n        super().__init__()\n"
+        f"        {init}\n    def forward(self, x):\n        {forward}\n"
+    )
+
+
+BAD_BUILDS = {  # what the constructor does -> in the message
+    "raise KeyError(3)": r"\(KeyError: 3\)",
+    "raise TypeError('no\\ngo')": r"\(TypeError: no\)",
+    "raise ValueError": r"\(ValueError\)",
+    "channels.deep": r"\(AttributeError: 'int' object has no attribute 'deep'\)",
+    "sys.exit(0)": r"\(SystemExit: 0\)",
+    "sys.exit()": r"\(SystemExit\)",
+    "raise type('E', (BaseException,), {})('x')": r"\(E: x\)",
+    "vars(self).clear()": r"\(TypeError: it does not call super\(\).__init__\(\)\)",
+}
+
+
+@pytest.mark.parametrize(("init", "message"), BAD_BUILDS.items(), ids=BAD_BUILDS)
+def test_build_attention_says_what_a_plugin_raises(init: str, message: str) -> None:
+    Path("bad.py").write_text(broken(init or "pass"))
+    load_plugin("bad.py:Attn")
+    with pytest.raises(PluginError, match=f"^plug-in bad.py:Attn: cannot be built {message}$"):
+        build_attention("attn", 8)
+
+
+BAD_CALLS = {
+    "return x, x": "forward must return a tensor, is tuple",
+    "pass": "forward must return a tensor, is NoneType",
+    "sys.exit(0)": r"forward ends the process \(SystemExit: 0\)",
+    "raise type('E', (BaseException,), {})": r"forward ends the process \(E\)",
+}
+
+
+@pytest.mark.parametrize(("forward", "message"), BAD_CALLS.items(), ids=BAD_CALLS)
+def test_a_plugin_whose_forward_no_network_can_use(forward: str, message: str) -> None:
+    Path("bad.py").write_text(broken("pass", forward))
+    load_plugin("bad.py:Attn")
+    with pytest.raises(PluginError, match=f"^plug-in bad.py:Attn: {message}$"):
+        build_attention("attn", 8)(torch.zeros(1, 8, 2, 2))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ArchitectureError])
+def test_what_a_plugin_is_not_to_blame_for_passes(error: type[BaseException]) -> None:
+    source = broken(f"raise {error.__name__}")
+    Path("bad.py").write_text(f"from nasattn.errors import ArchitectureError\n{source}")
+    load_plugin("bad.py:Attn")
+    with pytest.raises(error):
+        build_attention("attn", 8)
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "RuntimeError", "KeyError"])
+def test_an_exception_of_a_plugins_forward_passes(error: str) -> None:
+    Path("bad.py").write_text(broken("pass", f"raise {error}"))
+    load_plugin("bad.py:Attn")
+    with pytest.raises((KeyboardInterrupt, RuntimeError, KeyError)) as caught:
+        build_attention("attn", 8)(torch.zeros(1, 8, 2, 2))
+    assert caught.typename == error
+
+
+@pytest.mark.parametrize("copy", [deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_plugins_module_can_be_copied(copy: Callable[[nn.Module], nn.Module]) -> None:
+    load_plugin("my_attn.py:MyAttn")
+    built = build_attention("my_attn", 8)
+    x = torch.randn(2, 8, 3, 3, generator=torch.Generator().manual_seed(0))
+    other = copy(built)
+    assert torch.equal(other(x), built(x))
+    assert other.state_dict().keys() == {"mix.weight", "mix.bias"}
 
 
 # In networks and spaces
@@ -590,6 +690,23 @@ class Pair(nn.Module):
         return x, x
 
 
+class Leaves(nn.Module):
+    """Ends the process."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        sys.exit(0)
+
+
+class Skips(nn.Module):
+    """Says that it need not be checked."""
+
+    def __init__(self, channels: int) -> None:
+        raise SkipTest("not today")
+
+
 class Strict(nn.Module):
     """Asserts what does not hold."""
 
@@ -635,6 +752,8 @@ CLOSED = {  # what a module of one width only, or that cannot be built, fails
             "16 channels, map 8x8: AttributeError: 'tuple' object has no attribute 'shape'$",
         ),
         (Strict, CLOSED, "^16 channels, map 8x8: AssertionError(: |$)"),
+        (Leaves, CLOSED, "^16 channels, map 8x8: SystemExit: 0$"),
+        (Skips, CLOSED, "^16 channels, map 8x8: SkipTest: not today$"),
         (Long, CLOSED, "^16 channels, map 8x8: ValueError: x{200}$"),
     ],
 )
@@ -649,7 +768,7 @@ def test_check_attention_says_what_fails(
     assert re.search(why, next((d.why for d in done if d.outcome == "failed"), ""))
     assert capfd.readouterr() == ("", "")
     if failed - EXPORT_CHECKS.keys():
-        first = Exception if failed == CLOSED or build is Pair else AssertionError
+        first = BaseException if failed == CLOSED or build is Pair else AssertionError
         with pytest.raises(first):
             attention_contract(build, [16, 24])
     else:
@@ -732,6 +851,56 @@ def test_plugin_test_says_one_reason_once(
     assert out.count(": as above\n") == 9
 
 
+ENDS = {  # a plug-in -> the reason that `plugin test` gives, the line of `show` and `train`
+    "exit when built": (
+        broken("sys.exit(0)"),
+        "SystemExit: 0",
+        "plug-in bad.py:Attn: cannot be built (SystemExit: 0)",
+    ),
+    "exit when called": (
+        broken("pass", "sys.exit(0)"),
+        "SystemExit: 0",
+        "plug-in bad.py:Attn: forward ends the process (SystemExit: 0)",
+    ),
+    "key": (
+        broken("raise KeyError('k')"),
+        "KeyError: 'k'",
+        "plug-in bad.py:Attn: cannot be built (KeyError: 'k')",
+    ),
+    "no tensor": (
+        broken("pass", "pass"),
+        "plug-in bad.py:Attn: forward must return a tensor, is NoneType",
+        "plug-in bad.py:Attn: forward must return a tensor, is NoneType",
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "reason", "line"), ENDS.values(), ids=ENDS)
+def test_a_plugin_never_ends_a_command_in_silence(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    source: str,
+    reason: str,
+    line: str,
+) -> None:
+    Path("bad.py").write_text(source)
+    stage = '{"depth": 1, "width": 8, "attention": {"kind": "attn"}}'
+    Path("net.json").write_text(f'{{"stem": {{"width": 8}}, "stages": [{stage}]}}')
+    assert nasattn(monkeypatch, "plugin", "test", "bad.py:Attn") == 1
+    captured = capsys.readouterr()
+    assert f"failed  the shape stays: 16 channels, map 8x8: {reason}\n" in captured.out
+    assert captured.out.endswith("\nattn breaks the contract: 10 failed\n")
+    assert captured.err == ""
+    training = ["train", "net.json", "--resolution", "8", "--epochs", "1"]
+    for command in (["show", "net.json"], training):
+        assert nasattn(monkeypatch, *command, "--plugin", "bad.py:Attn") == 2
+        err = capsys.readouterr().err
+        assert err.startswith("nasattn: ")
+        assert err.count("\n") == 1
+        assert line in err
+    assert not Path("runs").exists()
+
+
 def test_plugin_list_shows_built_in_kinds_and_plugins(
     site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -753,6 +922,8 @@ def test_plugin_list_shows_built_in_kinds_and_plugins(
         (["plugin", "test", "nowhere.py:A"], "nowhere.py: cannot be read (No such file"),
         (["plugin", "test", "bad.py:A"], "bad.py:2: cannot be imported (ZeroDivisionError: div"),
         (["plugin", "test", "see"], "unknown attention 'see'; did you mean 'se'?"),
+        (["plugin", "list", "--plugin", "pipe.py:A"], "pipe.py: cannot be read (not a regular"),
+        (["plugin", "list", "--plugin", "my_attn.py:A"], "my_attn.py: no class 'A'; known: "),
         (["plugin", "test"], "Missing argument"),
         (["plugin", "lists"], "No such command 'lists'"),
         (["plugin", "list", "--plugin", "bad"], "'bad': must be FILE.py:CLASS or"),
@@ -769,6 +940,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     Path("bad.py").write_text("\n1 / 0\n")
     Path("own.yaml").write_text(kinds_only("[my_attn]"))
+    os.mkfifo("pipe.py")
     before = sorted(Path.cwd().rglob("*"))
     assert nasattn(monkeypatch, *arguments) == 2
     captured = capsys.readouterr()

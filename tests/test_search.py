@@ -115,9 +115,10 @@ def test_every_trial_says_what_it_was(tmp_path: Path) -> None:
     assert trial.user_attrs["baseline"] == "lam"
     assert trial.user_attrs["seed"] == 0
     assert trial.user_attrs["values"]["params"] == trial.user_attrs["values"]["macs"] / 10
-    assert LADDER.decode(trial.params).at_resolution(16).arch_id == arch_id
+    arch = LADDER.decode(trial.params).at_resolution(16)
+    assert arch.arch_id == arch_id
     files = {p.read_text() for p in artifact_dir(f"sqlite:///{tmp_path}/s.db").iterdir()}
-    assert LADDER.decode(trial.params).to_json() + "\n" in files
+    assert arch.to_json() + "\n" in files
     assert any(text.startswith("epoch,loss,top1,seconds\n1,") for text in files)
 
 
@@ -281,6 +282,50 @@ def test_a_database_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="is a database, but not an Optuna storage"):
         open_storage(f"sqlite:///{tmp_path}/theirs.db", create=True)
     assert (tmp_path / "theirs.db").read_bytes() == before
+
+
+def kill_in_mid_commit(file: Path) -> None:
+    """Leave a database and its journal as a process does that is killed in a commit."""
+    folder = file.parent / "killed"
+    folder.mkdir()
+    with closing(sqlite3.connect(file, isolation_level=None)) as database:
+        database.execute("pragma cache_size = 1")  # what does not fit is in the file already
+        database.execute("begin immediate")
+        database.execute("create table half (a blob)")
+        database.executemany("insert into half values (?)", [(b"x" * 4000,)] * 50)
+        for name in (file.name, f"{file.name}-journal"):
+            (folder / name).write_bytes((file.parent / name).read_bytes())
+        database.execute("rollback")
+    for path in folder.iterdir():
+        path.replace(file.parent / path.name)
+    folder.rmdir()
+
+
+def test_a_search_goes_on_after_a_kill_in_mid_commit(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole = Search(tmp_path / "a")(FakeEvaluator(), 5)
+    search = Search(tmp_path / "b")
+    search(FakeEvaluator(), 3)
+    file = tmp_path / "b" / "s.db"
+    before = file.read_bytes()
+    kill_in_mid_commit(file)
+    assert file.stat().st_size > len(before)  # it holds half of what was being written
+    check_storage(search.url, "s", resume=True)
+    assert file.read_bytes() == before
+    assert not file.with_name("s.db-journal").exists()
+    assert sequence(search(FakeEvaluator(), 5)) == sequence(whole)
+
+
+def test_a_database_of_somebody_else_killed_in_mid_commit_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "theirs.db"
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("create table recipes (name text)")
+    before = file.read_bytes()
+    kill_in_mid_commit(file)
+    with pytest.raises(StudyError, match="is a database, but not an Optuna storage"):
+        open_storage(f"sqlite:///{file}", create=True)
+    assert file.read_bytes() == before
 
 
 def test_a_recipe_by_name_replaces_the_studys_own() -> None:

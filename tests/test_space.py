@@ -15,7 +15,7 @@ from nasattn.baselines import BASELINES
 from nasattn.errors import ArchitectureError, SpaceError, UnknownNameError
 from nasattn.library import shipped
 from nasattn.paths import replace_paths
-from nasattn.space import SearchSpace, load_space
+from nasattn.space import SearchSpace, SpaceOutline, load_outline, load_space
 from nasattn.testing import space_contract
 
 SPACES = {name: load_space(name) for name in shipped("search_spaces")}
@@ -156,6 +156,37 @@ def test_encode_says_what_lies_outside(changes: dict[str, Any], message: str) ->
     inside = small().template
     with pytest.raises(SpaceError, match=message):
         small().encode(replace_paths(inside, changes), "lam")
+
+
+@pytest.mark.parametrize("ratios", [[4, 32], [2, 32], [32, 4]])
+@pytest.mark.parametrize("path", ["stages.attention.rd_ratio", "stages.*.attention.rd_ratio"])
+def test_encode_finds_options_that_make_no_difference(path: str, ratios: list[int]) -> None:
+    # Behind 8 and 16 channels a ratio of 32 is one of 16, the default, which is not offered.
+    space = small(parameters={"stages.attention.kind": ["none", "se", "lgam"], path: ratios})
+    space_contract(space)
+    kinds = {f"stages.{i}.attention.kind": "se" for i in (0, 1)}
+    names = [p.name for p in space.free if p.name.endswith("rd_ratio")]
+    arch = space.decode(kinds | dict.fromkeys(names, 32))
+    assert [stage.attention.options["rd_ratio"] for stage in arch.stages] == [16, 16]
+    assert space.encode(arch) == kinds | dict.fromkeys(names, 32)
+
+
+def test_load_outline_has_what_the_space_has() -> None:
+    for name, space in SPACES.items():
+        outline = load_outline(name)
+        assert type(outline) is SpaceOutline
+        assert outline.free == space.free
+        assert outline.model_dump() == space.model_dump()
+
+
+def test_load_outline_does_not_look_for_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(SMALL | {"parameters": {"head.gem_p": [1, 2]}}))
+    assert len(load_outline(str(path)).free) == 1
+    with pytest.raises(SpaceError, match="means nothing"):
+        load_space(str(path))
 
 
 def test_encode_refuses_more_stages_than_the_space_has() -> None:

@@ -19,12 +19,14 @@ from nasattn.arch import Architecture, parse_architecture
 from nasattn.data import Split
 from nasattn.data.augment import Normalise
 from nasattn.errors import NasattnError, UnknownNameError, WeightsError
+from nasattn.fit import fit, load_into
 from nasattn.model import build_model
 from nasattn.pretrained import read_pretrained, torchvision_name
+from nasattn.tensor_file import read_tensors, write_tensors
 from nasattn.train.metrics import measure_answers
 from nasattn.train.recipe import RECIPES
-from nasattn.weights import Facts, fit, load_into, read_weights, save_weights
-from nasattn.zoo import get_network
+from nasattn.weights import Facts
+from nasattn.zoo import get_network, read_network
 
 models: Any = import_module("torchvision.models")  # it ships without types
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -81,37 +83,37 @@ def equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    save_weights(tmp_path / "w.safetensors", tiny_net(), tiny_facts())
+    write_tensors(tmp_path / "w.safetensors", tiny_net(), tiny_facts())
     return tmp_path / "w.safetensors"
 
 
 # Our own files
 
 
-def test_save_weights_and_read_weights_give_back_everything(saved: Path) -> None:
-    weights = read_weights(saved)
+def test_write_tensors_and_read_tensors_give_back_everything(saved: Path) -> None:
+    weights = read_tensors(saved, Facts)
     assert weights.facts == tiny_facts()
     assert equal(weights.build().state_dict(), tiny_net().state_dict())
     assert [path.name for path in saved.parent.iterdir()] == ["w.safetensors"]
 
 
-def test_save_weights_takes_any_memory_format(tmp_path: Path) -> None:
+def test_write_tensors_takes_any_memory_format(tmp_path: Path) -> None:
     net = tiny_net().to(memory_format=torch.channels_last)
-    save_weights(tmp_path / "w.safetensors", net, tiny_facts())
-    assert equal(read_weights(tmp_path / "w.safetensors").tensors, tiny_net().state_dict())
+    write_tensors(tmp_path / "w.safetensors", net, tiny_facts())
+    assert equal(read_tensors(tmp_path / "w.safetensors", Facts).tensors, tiny_net().state_dict())
 
 
-def test_save_weights_keeps_a_reference_by_its_name(tmp_path: Path) -> None:
+def test_write_tensors_keeps_a_reference_by_its_name(tmp_path: Path) -> None:
     net = get_network("squeezenet").build(3, 32)
-    save_weights(tmp_path / "w.safetensors", net, tiny_facts(name="squeezenet", arch=None))
-    weights = read_weights(tmp_path / "w.safetensors")
+    write_tensors(tmp_path / "w.safetensors", net, tiny_facts(name="squeezenet", arch=None))
+    weights = read_tensors(tmp_path / "w.safetensors", Facts)
     assert weights.facts.network_id == "squeezenet"
     assert equal(weights.build().state_dict(), net.state_dict())
 
 
 def test_weights_build_leaves_the_random_state_alone(saved: Path) -> None:
     before = torch.get_rng_state()
-    read_weights(saved).build()
+    read_tensors(saved, Facts).build()
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -174,45 +176,54 @@ def rewrite(path: Path, changes: Mapping[str, str | None]) -> None:
         ({"classes": '["cat"]'}, "classes: .* at least 2 items"),
         ({"classes": '["cat", "dog"]'}, "num_classes is '3', but by the rest it is '2'"),
         ({"num_classes": None}, "num_classes is None"),
+        ({"name": ""}, "name: String should match pattern"),
+        ({"name": "lam\x1b[2J"}, "name: must be without control characters"),
+        ({"data": "pets\n"}, "data: must be without control characters"),
+        ({"content_hash": "\x9b2J"}, "content_hash: must be without control characters"),
+        ({"recipe_id": "\x07"}, "recipe_id: must be without control characters"),
+        ({"init": "a\x00"}, "init: must be without control characters"),
+        ({"classes": '["cat", "dog", "\\u001b[2J"]'}, "classes.2: must be without control"),
+        ({"versions": '{"torch": "\\u001b[2J"}'}, "versions.torch: must be without control"),
+        ({"recipe": '{"name": "\\u001b", "epochs": 1}'}, "recipe.name: must be without control"),
         (
             {"classes": '["cat", "dog"]', "num_classes": "2"},
             r"wanted 'classifier.\d.weight' \(2x12\), found 'classifier.\d.weight' \(3x12\)",
         ),
     ],
 )
-def test_read_weights_refuses_other_facts(
+def test_read_tensors_refuses_other_facts(
     saved: Path, changes: dict[str, str | None], message: str
 ) -> None:
     rewrite(saved, changes)
     with pytest.raises(WeightsError, match=message) as caught:
-        read_weights(saved)
+        read_tensors(saved, Facts)
     assert str(caught.value).startswith(f"{saved}: ")
     assert "\n" not in str(caught.value)
 
 
-def test_read_weights_refuses_what_is_no_safetensors_file(saved: Path) -> None:
+def test_read_tensors_refuses_what_is_no_safetensors_file(saved: Path) -> None:
     whole = saved.read_bytes()
     for damaged in (b"", b"garbage" * 9, whole[:-1], whole[:100]):
         saved.write_bytes(damaged)
         with pytest.raises(WeightsError, match="not a safetensors file, or a damaged one"):
-            read_weights(saved)
+            read_tensors(saved, Facts)
     with pytest.raises(WeightsError, match="there is no such file"):
-        read_weights(saved.parent)
+        read_tensors(saved.parent, Facts)
 
 
-def test_read_weights_does_not_allocate_what_a_file_only_claims(saved: Path) -> None:
+def test_read_tensors_does_not_allocate_what_a_file_only_claims(saved: Path) -> None:
     # 60 stages of 16,384 channels: terabytes, were they built
     tree = tiny_arch().model_dump()
     tree["stages"] = [{"depth": 9, "width": 16_384, "stride": 1} for _ in range(20)]
     arch = parse_architecture(tree)
     rewrite(saved, {"arch": arch.to_json(), "arch_id": arch.arch_id})
     with pytest.raises(WeightsError, match="does not fit the network"):
-        read_weights(saved)
+        read_tensors(saved, Facts)
 
 
-def test_save_weights_says_where_it_cannot_write(tmp_path: Path) -> None:
+def test_write_tensors_says_where_it_cannot_write(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"w.safetensors: cannot be written \(No such file"):
-        save_weights(tmp_path / "no" / "w.safetensors", tiny_net(), tiny_facts())
+        write_tensors(tmp_path / "no" / "w.safetensors", tiny_net(), tiny_facts())
 
 
 # Which tensor goes where
@@ -471,6 +482,15 @@ def test_read_pretrained_refuses_a_network_that_torchvision_has_not(tmp_path: Pa
 )
 def test_torchvision_name(name: str, theirs: str) -> None:
     assert torchvision_name(get_network(name)) == theirs
+
+
+def test_torchvision_name_is_not_that_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "resnet18.json"
+    path.write_text(tiny_arch().to_json(), encoding="utf-8")
+    network = read_network(str(path))
+    assert network.name == "resnet18"
+    with pytest.raises(WeightsError, match=r"not for that of a file \(resnet18\)"):
+        read_pretrained("torchvision", network, tmp_path)
 
 
 def test_weights_errors_are_ours() -> None:

@@ -13,18 +13,19 @@ from torch import Tensor, nn
 from nasattn.arch import Architecture
 from nasattn.attention.table import ATTENTIONS
 from nasattn.baselines import BASELINES, get_baseline
-from nasattn.baselines.baseline import PICTURES, Pictures, Published
+from nasattn.baselines.baseline import COUNTED, PICTURES, Pictures, Published
 from nasattn.cli import main
 from nasattn.cli.show import other_fields
-from nasattn.cost import count_cost
+from nasattn.cli.zoo import count_words
+from nasattn.cost import StaticCost, count_cost
 from nasattn.cost.layers import Layer, count_layers
 from nasattn.errors import ArchitectureError, UnknownNameError
 from nasattn.model import build_model
 from nasattn.parts import StageSpec, StemSpec
 from nasattn.references import REFERENCES
 from nasattn.zoo import (
-    COUNTED,
     ZOO,
+    Check,
     NamedNetwork,
     check_published,
     get_network,
@@ -65,7 +66,7 @@ def test_check_published_finds_every_verdict_right(name: str) -> None:
             assert figure.why or figure.verdict != "no"
 
 
-def claim(printed: str, verdict: str, metric: str = "params") -> Published:
+def claim(printed: str, verdict: str | None, metric: str = "params") -> Published:
     return Published(metric, printed, "CIFAR-10", "009, Table 9", verdict)  # type: ignore[arg-type]
 
 
@@ -79,7 +80,7 @@ def claim(printed: str, verdict: str, metric: str = "params") -> Published:
         (claim("0.27 M", "no"), False),
         (claim("40.5 M", "match", "macs"), True),
         (claim("81.1 M", "match", "macs"), False),
-        (claim("91.3 %", "match", "top1"), None),
+        (claim("91.3 %", None, "top1"), None),
     ],
 )
 def test_check_holds_where_the_verdict_is_what_counting_gives(
@@ -103,7 +104,7 @@ def test_check_holds_where_the_verdict_is_what_counting_gives(
 def test_check_is_exact_only_to_the_printed_digits(
     printed: str, tolerance: float | None, exact: bool
 ) -> None:
-    figure = Published("macs", printed, "CIFAR-10", "009, Table 9", tolerance=tolerance)
+    figure = Published("macs", printed, "CIFAR-10", "009, Table 9", "match", tolerance)
     resnet20 = NamedNetwork("x", get_baseline("resnet20_cifar").architecture, published=(figure,))
     assert check_published(resnet20)[0].exact is exact
 
@@ -358,6 +359,15 @@ def test_zoo_verify_counts_what_holds(
         " 2 cannot be reproduced, 0 off"
     )
     assert "- alexnet_nl params 65.7 M (ImageNet; 004, Table 1): 63.10 M counted" in out
+
+
+@pytest.mark.parametrize(
+    ("printed", "words"), [("4.36 G", "4.10 G counted"), ("400 M", "4095.57 M counted")]
+)
+def test_count_words_are_in_the_printed_unit(printed: str, words: str) -> None:
+    figure = claim(printed, "no", "macs")
+    check = Check(get_network("lam"), figure, StaticCost(0, 4_095_570_000, 0))
+    assert count_words(check) == words
 
 
 def test_zoo_verify_fails_where_a_figure_is_off(

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from nasattn.attention.widths import hidden_width
+
 
 class BottleneckAttn(nn.Module):
     """A channel and a dilated spatial branch, joined to one gate: x * (1 + sigmoid(Mc + Ms)).
@@ -26,7 +28,7 @@ class BottleneckAttn(nn.Module):
     ) -> None:
         super().__init__()
         self.multiplies = combine == "multiply"
-        hidden = max(channels // rd_ratio, 1)
+        hidden = hidden_width(channels, rd_ratio)
         groups = hidden if depthwise else 1
         self.channel = nn.Sequential(
             *_conv_bn_relu(channels, hidden), nn.Conv2d(hidden, channels, 1)

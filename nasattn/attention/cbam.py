@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from nasattn.attention.widths import hidden_width
+
 
 class ConvBlockAttn(nn.Module):
     """Channel gate sigmoid(mlp(mean) + mlp(max)), then spatial gate sigmoid(conv([max; mean])).
@@ -22,7 +24,7 @@ class ConvBlockAttn(nn.Module):
         bn: bool = False,
     ) -> None:
         super().__init__()
-        hidden = max(channels // rd_ratio, 1)
+        hidden = hidden_width(channels, rd_ratio)
         self.reduce = nn.Conv2d(channels, hidden, 1, bias=bias)
         self.expand = nn.Conv2d(hidden, channels, 1, bias=bias)
         self.spatial = nn.Conv2d(2, 1, kernel, padding=kernel // 2, bias=False)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from nasattn.attention.widths import hidden_width
+
 
 class GlobalContext(nn.Module):
     """Adds one vector, seen from every position: x + W2 relu(norm(W1 context)).
@@ -17,7 +19,7 @@ class GlobalContext(nn.Module):
 
     def __init__(self, channels: int, *, rd_ratio: int = 16) -> None:
         super().__init__()
-        hidden = max(channels // rd_ratio, 2)
+        hidden = hidden_width(channels, rd_ratio, least=2)
         self.key = nn.Conv2d(channels, 1, 1)
         self.reduce = nn.Linear(channels, hidden)
         self.norm = nn.LayerNorm(hidden)

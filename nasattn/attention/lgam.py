@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from nasattn.attention.widths import hidden_width
+
 
 class LightGroupAttn(nn.Module):
     """Channel attention up a ladder of groups, then a spatial gate without parameters.
@@ -41,7 +43,7 @@ class LightGroupAttn(nn.Module):
         self.mean_over_channels = spatial_reduce == "mean"
         self.relu_before_sigmoid = relu_before_sigmoid
         width = channels // groups
-        hidden = max(width // rd_ratio, hidden_min)
+        hidden = hidden_width(width, rd_ratio, hidden_min)
         self.mlps = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(width, hidden, 1, bias=bias),

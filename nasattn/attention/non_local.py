@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from nasattn.attention.widths import hidden_width
+
 
 class NonLocalAttn(nn.Module):
     """Every position asks all positions: x_i + W sum_j softmax_j(theta_i . phi_j / sqrt(d)) g_j.
@@ -18,7 +20,7 @@ class NonLocalAttn(nn.Module):
 
     def __init__(self, channels: int, *, rd_ratio: int = 2, bias: bool = True) -> None:
         super().__init__()
-        hidden = max(channels // rd_ratio, 1)
+        hidden = hidden_width(channels, rd_ratio)
         self.theta = nn.Conv2d(channels, hidden, 1, bias=bias)
         self.phi = nn.Conv2d(channels, hidden, 1, bias=bias)
         self.g = nn.Conv2d(channels, hidden, 1, bias=bias)

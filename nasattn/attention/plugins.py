@@ -4,6 +4,7 @@ A file that is named here is executed: it is the user's own code, named on the u
 line. No YAML or JSON file can name one.
 """
 
+import errno
 import hashlib
 import importlib
 import inspect
@@ -11,7 +12,10 @@ import keyword
 import re
 import sys
 import traceback
-from functools import cache
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, wraps
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -20,12 +24,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 from pydantic import AllowInfNan, TypeAdapter, ValidationError, create_model
 
 from nasattn.attention.table import ATTENTIONS, AttentionKind, Count
-from nasattn.errors import PluginError, hint, shown
+from nasattn.errors import NasattnError, PluginError, hint, shown
 from nasattn.spec import Spec
 
 if TYPE_CHECKING:
     from torch import nn
 
+UNFIT = "cannot be a kind of attention"
 GROUP = "nasattn.attention"  # of entry points
 RESERVED = ("kind", "placement")  # fields of AttentionSpec: no option can be called so
 OPTION_TYPES: dict[type, Any] = {
@@ -34,7 +39,23 @@ OPTION_TYPES: dict[type, Any] = {
     float: Annotated[float, AllowInfNan(False)],  # a NaN would not even equal itself
 }
 
+STOPS = (KeyboardInterrupt, GeneratorExit)  # not the doing of a plug-in, whatever it runs
 PLUGINS: dict[str, str] = {}  # the kinds that were loaded, each with its target as it was given
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginKind(AttentionKind):
+    """A plug-in's row of ATTENTIONS, that says in one line what its code does wrong."""
+
+    given: str  # the target as it was given
+
+    def build(self, channels: int, options: Mapping[str, Any]) -> "nn.Module":
+        """The module; raises PluginError where its constructor raises anything but MemoryError."""
+        with _blamed(f"plug-in {self.given}: cannot be built"):
+            module = super().build(channels, options)
+            if "_modules" not in vars(module):
+                raise TypeError("it does not call super().__init__()")
+            return module
 
 
 def load_plugin(target: str) -> str:
@@ -47,10 +68,11 @@ def load_plugin(target: str) -> str:
     """
     place, class_name = _split(target)
     module = _run_file(Path(place)) if place.endswith(".py") else _import_module(place)
-    cls = _find_class(module, target)
-    own = getattr(cls, "name", None)
-    kind = own if isinstance(own, str) else snake_case(class_name)
-    _register(kind, target, module, cls)
+    with _blamed(f"{target}: {UNFIT}"):
+        cls = _find_class(module, target)
+        own = getattr(cls, "name", None)
+        kind = own if isinstance(own, str) else snake_case(class_name)
+        _register(kind, target, module, cls)
     return kind
 
 
@@ -62,7 +84,8 @@ def load_entry_point(kind: str) -> None:
         raise PluginError(f"plug-in {kind!r}: two installed packages have it, {both}")
     for target in targets:
         module = _import_module(_split(target)[0])
-        _register(kind, target, module, _find_class(module, target))
+        with _blamed(f"{target}: {UNFIT}"):
+            _register(kind, target, module, _find_class(module, target))
 
 
 def plugin_digests() -> dict[str, str]:
@@ -104,8 +127,10 @@ def _register(kind: str, target: str, module: ModuleType, cls: "type[nn.Module]"
     if not re.fullmatch(r"[A-Za-z_]\w*", kind, re.ASCII) or keyword.iskeyword(kind):
         raise PluginError(f"{target}: the kind's name must be a plain identifier, is {shown(kind)}")
     options = create_model(f"{class_name}Options", __base__=Spec, **_options(cls, target))
+    if not isinstance(cls.__doc__, str | None):
+        raise PluginError(f"{target}: the docstring must be text, is {shown(cls.__doc__)}")
     source = next(iter((cls.__doc__ or "").strip().splitlines()), target)
-    row = AttentionKind(f"{module.__name__}:{class_name}", options, source)
+    row = PluginKind(f"{module.__name__}:{class_name}", options, source, given=target)
     if kind in PLUGINS and ATTENTIONS[kind].target != row.target:
         raise PluginError(f"{target}: plug-in {PLUGINS[kind]} has the name {kind!r} already")
     if kind not in PLUGINS and (kind in ATTENTIONS or kind == "none"):
@@ -113,8 +138,53 @@ def _register(kind: str, target: str, module: ModuleType, cls: "type[nn.Module]"
             f"{target}: {kind!r} is a built-in kind; give the plug-in a `name` of its own"
         )
     if kind not in PLUGINS:
+        _guard_calls(cls, target)
         ATTENTIONS[kind] = row
         PLUGINS[kind] = target
+
+
+@contextmanager
+def _blamed(words: str) -> Iterator[None]:
+    """Make what a plug-in's code raises, to end the process too, a PluginError in one line."""
+    try:
+        yield
+    except (NasattnError, MemoryError, *STOPS):
+        raise
+    except BaseException as e:
+        raise PluginError(f"{words} ({_words(e)})") from e
+
+
+def _words(e: BaseException) -> str:
+    """'KeyError: 3'; the name alone where the exception says nothing."""
+    message = e.msg if isinstance(e, SyntaxError) else next(iter(str(e).strip().splitlines()), "")
+    return f"{type(e).__name__}: {message[:200]}" if message else type(e).__name__
+
+
+def _guard_calls(cls: "type[nn.Module]", target: str) -> None:
+    """Make calls of a class's modules raise PluginError for what no network could go on with.
+
+    That is no tensor, or the end of the process. Other exceptions pass: they may be of the
+    pictures' size or of the memory, and else their traceback says more than a line.
+    """
+    from torch import Tensor
+
+    call = cls.__call__
+
+    @wraps(call)
+    def guarded(self: "nn.Module", *args: Any, **kwargs: Any) -> Any:
+        try:
+            y = call(self, *args, **kwargs)
+        except (Exception, *STOPS):
+            raise
+        except BaseException as e:
+            raise PluginError(f"plug-in {target}: forward ends the process ({_words(e)})") from e
+        if not isinstance(y, Tensor):
+            what = type(y).__name__
+            raise PluginError(f"plug-in {target}: forward must return a tensor, is {what}")
+        return y
+
+    # The class itself: a class made from it could not be pickled.
+    cls.__call__ = guarded  # type: ignore[method-assign]
 
 
 # From a target to a class
@@ -123,6 +193,8 @@ def _register(kind: str, target: str, module: ModuleType, cls: "type[nn.Module]"
 def _run_file(path: Path) -> ModuleType:
     """The module that a file makes; a file that was run already is not run again."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise OSError(errno.EINVAL, "not a regular file")
         source = path.read_bytes()
         full = str(path.resolve())
     except (OSError, ValueError) as e:
@@ -137,16 +209,18 @@ def _run_file(path: Path) -> ModuleType:
         exec(compile(source, full, "exec", dont_inherit=True), vars(module))
     except BaseException as e:
         del sys.modules[name]
-        if isinstance(e, Exception | SystemExit):
-            raise PluginError(_cause(e, {full: str(path)})) from e
-        raise
+        if isinstance(e, STOPS):
+            raise
+        raise PluginError(_cause(e, {full: str(path)})) from e
     return module
 
 
 def _import_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except (Exception, SystemExit) as e:
+    except STOPS:
+        raise
+    except BaseException as e:
         if isinstance(e, ModuleNotFoundError) and f"{name}.".startswith(f"{e.name}."):
             raise PluginError(
                 f"plug-in {name}: no module {e.name!r} is installed; a file is named FILE.py:CLASS"
@@ -162,16 +236,14 @@ def _cause(e: BaseException, names: dict[str, str], place: str = "") -> str:
         for frame in traceback.extract_tb(e.__traceback__)
         if frame.filename not in machinery and not frame.filename.startswith("<frozen ")
     ]
-    message = next(iter(str(e).strip().splitlines()), "")
     file, line = next(iter(names), place), None
     if frames:
         file = frames[0].filename
         line = [frame.lineno for frame in frames if frame.filename == file][-1]
     elif isinstance(e, SyntaxError):
-        file, line, message = e.filename or file, e.lineno, e.msg
+        file, line = e.filename or file, e.lineno
     where = f"{names.get(file, file)}:{line}" if line else names.get(file, file)
-    what = f"{type(e).__name__}: {message[:200]}" if message else type(e).__name__
-    return f"{where}: cannot be imported ({what})"
+    return f"{where}: cannot be imported ({_words(e)})"
 
 
 def _find_class(module: ModuleType, target: str) -> "type[nn.Module]":
@@ -197,10 +269,8 @@ def _find_class(module: ModuleType, target: str) -> "type[nn.Module]":
 
 def _options(cls: "type[nn.Module]", where: str) -> dict[str, Any]:
     """Option -> (type, default), as the class's signature has them."""
-    try:
+    with _blamed(f"{where}: has no readable signature"):  # annotations may be code in strings
         signature = inspect.signature(cls, eval_str=True)
-    except Exception as e:  # an annotation that is a string is evaluated: anything may come of it
-        raise PluginError(f"{where}: has no readable signature ({type(e).__name__}: {e})") from e
     first, options = None, list(signature.parameters.values())
     if options:
         first = options.pop(0).kind

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from nasattn.attention.widths import hidden_width
+
 
 class SqueezeExcite(nn.Module):
     """Channel gate from pooled channels: x * sigmoid(W2 relu(W1 mean_hw(x))).
@@ -12,7 +14,7 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, channels: int, *, rd_ratio: int = 16, bias: bool = True) -> None:
         super().__init__()
-        hidden = max(channels // rd_ratio, 1)
+        hidden = hidden_width(channels, rd_ratio)
         self.reduce = nn.Conv2d(channels, hidden, 1, bias=bias)
         self.expand = nn.Conv2d(hidden, channels, 1, bias=bias)
 

@@ -1,12 +1,13 @@
 """ATTENTIONS: every kind of attention, where its module lives and which options it has."""
 
 import importlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, create_model
 
+from nasattn.attention.widths import hidden_width
 from nasattn.errors import ArchitectureError, UnknownAttentionError
 from nasattn.spec import Spec, parse
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 Count = Annotated[int, Field(gt=0, le=4096)]
+# What an option comes to in a module: (every option of the kind, channels) -> a value
+Effect = Callable[[Mapping[str, Any], int], object]
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,9 @@ class AttentionKind:
     target: str  # "module:Class", built as Class(channels, **options)
     options: type[Spec]  # the typed options with their defaults, equal to those of the class
     source: str
+    parts: tuple[str, ...] = ()  # kinds that this one is made of, one after the other
+    # of the options that may come to the same as their default, each by itself
+    effects: Mapping[str, Effect] = field(default_factory=dict, hash=False)
 
     def normalise(self, options: Mapping[str, object], where: str) -> dict[str, Any]:
         """The options checked and coerced, those at their default left out."""
@@ -35,17 +41,45 @@ class AttentionKind:
         """Every option at its default."""
         return self.options().model_dump()
 
+    def idle(self, options: Mapping[str, Any], widths: Collection[int]) -> set[str]:
+        """The options that build the same modules behind these widths as their default would.
+
+        No effect may rest on an option that is idle because of another one.
+        """
+        defaults = self.defaults
+        return {
+            name
+            for name, effect in self.effects.items()
+            if all(
+                effect(options, c) == effect({**options, name: defaults[name]}, c) for c in widths
+            )
+        }
+
     def load(self) -> "type[nn.Module]":
         """The module class (imports torch)."""
         module, name = self.target.split(":")
         loaded: type[nn.Module] = getattr(importlib.import_module(module), name)
         return loaded
 
+    def build(self, channels: int, options: Mapping[str, Any]) -> "nn.Module":
+        """The module for `channels` channels (imports torch)."""
+        return self.load()(channels, **options)
 
-def _kind(target: str, source: str, **options: tuple[Any, Any]) -> AttentionKind:
+
+def _kind(
+    target: str,
+    source: str,
+    parts: tuple[str, ...] = (),
+    effects: Mapping[str, Effect] | None = None,
+    **options: tuple[Any, Any],
+) -> AttentionKind:
     fields: dict[str, Any] = options
     model = create_model(target.split(":")[1] + "Options", __base__=Spec, **fields)
-    return AttentionKind(f"nasattn.attention.{target}", model, source)
+    return AttentionKind(f"nasattn.attention.{target}", model, source, parts, effects or {})
+
+
+def _hidden(options: Mapping[str, Any], channels: int) -> int:
+    return hidden_width(channels, options["rd_ratio"])
 
 
 # An option named `groups` must divide the channels: Architecture checks it before anything is
@@ -54,6 +88,7 @@ ATTENTIONS: dict[str, AttentionKind] = {
     "se": _kind(
         "squeeze_excite:SqueezeExcite",
         "Hu et al., CVPR 2018",
+        effects={"rd_ratio": _hidden},
         rd_ratio=(Count, 16),
         bias=(bool, True),
     ),
@@ -70,12 +105,14 @@ ATTENTIONS: dict[str, AttentionKind] = {
     "lam": _kind(
         "lam:LightweightAttn",
         "paper 000, section 3.2: ECA, then LSA",
+        parts=("eca", "lsa"),
         dense=(bool, False),
         kernel=(Literal[3, 5, 7], 7),
     ),
     "cbam": _kind(
         "cbam:ConvBlockAttn",
         "Woo et al., ECCV 2018; paper 002, Table 1",
+        effects={"rd_ratio": _hidden},
         rd_ratio=(Count, 16),
         kernel=(Literal[3, 5, 7], 7),
         bias=(bool, False),
@@ -89,6 +126,12 @@ ATTENTIONS: dict[str, AttentionKind] = {
     "lgam": _kind(
         "lgam:LightGroupAttn",
         "paper 002, equations (2) to (7)",
+        effects={
+            "rd_ratio": lambda o, channels: hidden_width(
+                channels // o["groups"], o["rd_ratio"], o["hidden_min"]
+            ),
+            "carry": lambda o, channels: o["groups"] > 1 and o["carry"],
+        },
         groups=(Count, 4),
         rd_ratio=(Count, 16),
         hidden_min=(Count, 8),
@@ -101,6 +144,10 @@ ATTENTIONS: dict[str, AttentionKind] = {
     "bam": _kind(
         "bam:BottleneckAttn",
         "Park et al., BMVC 2018; paper 002, Table 1",
+        effects={
+            "rd_ratio": _hidden,
+            "depthwise": lambda o, channels: o["depthwise"] and _hidden(o, channels) > 1,
+        },
         rd_ratio=(Count, 16),
         dilation=(Literal[1, 2, 4, 6], 4),
         combine=(Literal["add", "multiply"], "add"),
@@ -109,6 +156,7 @@ ATTENTIONS: dict[str, AttentionKind] = {
     "gc": _kind(
         "global_context:GlobalContext",
         "Cao et al., ICCV Workshops 2019",
+        effects={"rd_ratio": lambda o, channels: hidden_width(channels, o["rd_ratio"], 2)},
         rd_ratio=(Count, 16),
     ),
     "spatial": _kind(
@@ -120,12 +168,14 @@ ATTENTIONS: dict[str, AttentionKind] = {
     "nl": _kind(
         "non_local:NonLocalAttn",
         "Wang et al., CVPR 2018; paper 004, self-attention",
+        effects={"rd_ratio": _hidden},
         rd_ratio=(Count, 2),
         bias=(bool, True),
     ),
     "ska": _kind(
         "spatial_kernel:SpatialKernelAttn",
         "paper 003, spatial kernel selection",
+        effects={"gem_p": lambda o, channels: channels > o["groups"] and o["gem_p"]},
         groups=(Count, 1),
         hidden=(Count, 32),
         gem_p=(Annotated[float, Field(ge=1, le=8)], 3.0),
@@ -164,7 +214,7 @@ def build_attention(kind: str, channels: int, **options: object) -> "nn.Module":
     groups = given.get("groups", row.defaults.get("groups", 1))
     if channels % groups:
         raise ArchitectureError(f"attention {kind!r}: {groups} groups do not divide {channels}")
-    return row.load()(channels, **given)
+    return row.build(channels, given)
 
 
 def get_kind(kind: object) -> AttentionKind:

@@ -5,7 +5,6 @@ from nasattn.baselines.baseline import Baseline, Published, Verdict
 from nasattn.parts import AttentionSpec, BareAttention, HeadSpec, StageSpec, StemSpec
 
 ALEXNET_PAPER = "paper 004: attention in image classification, from ImageNet to AlexNet, 2025"
-FAMILY = "alexnet"
 
 # width, kernel, whether a pooling stands before, norm: convolutions 2 to 5 (1 is the stem)
 CONVS = ((256, 5, 2, "lrn"), (384, 3, 2, "none"), (384, 3, 1, "none"), (256, 3, 1, "none"))
@@ -60,7 +59,6 @@ ALEXNET_BASELINES = (
         "Krizhevsky et al., NIPS 2012, in one tower",
         figures("62.3 M", "57.2 %"),
         "the two towers of 2012 have 60.97 M, torchvision's narrower network 61.10 M",
-        FAMILY,
     ),
     Baseline(
         "alexnet_spatial",
@@ -68,7 +66,6 @@ ALEXNET_BASELINES = (
         ALEXNET_PAPER,
         figures("63.1 M", "59.8 %", "no", "the listed module has 99 parameters a use, 495 in all"),
         "the paper's listing behind all five convolutions",
-        FAMILY,
     ),
     Baseline(
         "alexnet_se",
@@ -76,7 +73,6 @@ ALEXNET_BASELINES = (
         ALEXNET_PAPER,
         figures("62.8 M", "60.5 %", "fit"),
         "r = 2 behind all five convolutions; the listing's own r = 16 has 62.43 M",
-        FAMILY,
     ),
     Baseline(
         "alexnet_nl",
@@ -86,6 +82,5 @@ ALEXNET_BASELINES = (
             "65.7 M", "61.2 %", "no", "no standard non-local block adds 3.3 M; conv3-5 adds 0.72 M"
         ),
         "embedded Gaussian non-local blocks of half the width behind convolutions 3 to 5",
-        FAMILY,
     ),
 )

@@ -7,6 +7,7 @@ from typing import Literal
 from nasattn.arch import Architecture
 
 Verdict = Literal["match", "fit", "no"]
+COUNTED = ("params", "macs")  # the metrics of which counting alone can tell
 UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "%": 1e-2, "ms": 1.0}
 
 
@@ -30,18 +31,23 @@ PICTURES = {
 class Published:
     """A figure as a paper prints it: a claim with a source, never our result.
 
-    `printed` keeps its digits: "11.17 M", "93.5 %", "6.4 ms". For what can be counted, `verdict`
-    says what came of counting it: "match" (the standard network has it), "fit" (a reading chosen
-    because it has it: possible, no evidence) or "no" (no reading has it; `why` says more).
+    `printed` keeps its digits: "11.17 M", "93.5 %", "6.4 ms". What can be counted, and nothing
+    else, has a `verdict` that says what came of counting it: "match" (the standard network has
+    it), "fit" (a reading chosen because it has it: possible, no evidence) or "no" (no reading has
+    it; `why` says more).
     """
 
     metric: str  # params, macs, top1, top1_error, map (fractions), latency_ms
     printed: str
     where: str  # a key of PICTURES, or a device
     source: str  # paper, table
-    verdict: Verdict = "match"
+    verdict: Verdict | None = None
     tolerance: float | None = None  # relative; None: to the printed digits
     why: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.verdict is not None) != (self.metric in COUNTED):
+            raise ValueError(f"{self.metric} {self.printed}: what is counted, only, has a verdict")
 
     @property
     def value(self) -> float:
@@ -76,4 +82,4 @@ class Baseline:
     source: str
     published: tuple[Published, ...] = ()
     note: str = ""  # how our reading differs from the text, where it does
-    family: str = "mobile"
+    family: str = ""  # given by BASELINES

@@ -80,9 +80,9 @@ def small_resnet(depth: int) -> Architecture:
     return resnet((depth,) * 3, stem=StemSpec(width=16, stride=1), width=16, shortcut="pad")
 
 
-FAMILY = "resnet"
 STEMS = (CIFAR_STEM, IMAGENET_STEM)
-D18, D34, D50, D101 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 6, 3), (3, 4, 23, 3)
+D18, D34, D101 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 23, 3)
+D50 = D34  # of bottlenecks, which have three convolutions where basic blocks have two
 
 # Paper 002's readings, each the one that has the printed parameters (Tables 3 and 4).
 LGAM = AttentionSpec(kind="lgam")
@@ -132,14 +132,10 @@ def resnet18_002() -> list[Baseline]:
         cifar, imagenet = figures_002(kind)
         small, large = (resnet(D18, stem=s, attention=attention) for s in STEMS)
         rows += [
-            Baseline(f"resnet18{suffix}_cifar", small, source, cifar, reading, FAMILY),
-            Baseline(f"resnet18{suffix}", large, source, imagenet, reading, FAMILY),
+            Baseline(f"resnet18{suffix}_cifar", small, source, cifar, reading),
+            Baseline(f"resnet18{suffix}", large, source, imagenet, reading),
         ]
     return rows
-
-
-STEMS = (CIFAR_STEM, IMAGENET_STEM)
-FAMILY = "resnet"
 
 
 def table_1(
@@ -180,16 +176,15 @@ OPTION_A = "He et al., CVPR 2016, section 4.2, shortcuts of option A"
 
 RESNET_BASELINES = (
     *resnet18_002(),
-    Baseline("resnet20_cifar", small_resnet(3), OPTION_A, family=FAMILY),
-    Baseline("resnet32_cifar", small_resnet(5), OPTION_A, family=FAMILY),
-    Baseline("resnet56_cifar", small_resnet(9), OPTION_A, family=FAMILY),
-    Baseline("resnet34", resnet(D34), HE, family=FAMILY),
+    Baseline("resnet20_cifar", small_resnet(3), OPTION_A),
+    Baseline("resnet32_cifar", small_resnet(5), OPTION_A),
+    Baseline("resnet56_cifar", small_resnet(9), OPTION_A),
+    Baseline("resnet34", resnet(D34), HE),
     Baseline(
         "resnet34_cifar",
         resnet(D34, stem=CIFAR_STEM),
         HE,
         table_1("21.33 M", "22.45 %"),
-        family=FAMILY,
     ),
     Baseline(
         "resnet34_lgam_cifar",
@@ -197,14 +192,12 @@ RESNET_BASELINES = (
         LGAM_PAPER,
         table_1("21.39 M", "21.36 %", "fit"),
         ATTENTION_002["lgam"][1],
-        FAMILY,
     ),
     Baseline(
         "wrn16_10",
         wide_resnet(),
         "Zagoruyko and Komodakis, BMVC 2016",
         table_1("17.43 M", "22.54 %", "no", WRN_WHY),
-        family=FAMILY,
     ),
     Baseline(
         "wrn16_10_lgam",
@@ -212,14 +205,12 @@ RESNET_BASELINES = (
         LGAM_PAPER,
         table_1("17.48 M", "21.55 %", "no", WRN_WHY),
         ATTENTION_002["lgam"][1],
-        FAMILY,
     ),
     Baseline(
         "resnext29_32x4d",
         resnext((3, 3, 3), stem=CIFAR_STEM),
         "Xie et al., CVPR 2017",
         table_1("24.26 M", "22.59 %", "no", RESNEXT_WHY),
-        family=FAMILY,
     ),
     Baseline(
         "resnext29_32x4d_lgam",
@@ -227,35 +218,30 @@ RESNET_BASELINES = (
         LGAM_PAPER,
         table_1("24.34 M", "21.47 %", "no", RESNEXT_WHY),
         ATTENTION_002["lgam"][1],
-        FAMILY,
     ),
     Baseline(
         "resnet50",
         bottlenecks(D50),
         HE,
         table_2("25.5 M", "4.14 G", "75.06 %", mean_ap="37.3 %"),
-        family=FAMILY,
     ),
     Baseline(
         "resnet101",
         bottlenecks(D101),
         HE,
         table_2("44.5 M", "7.87 G", "76.26 %"),
-        family=FAMILY,
     ),
     Baseline(
         "resnext50_32x4d",
         resnext(D50),
         "Xie et al., CVPR 2017",
         table_2("25.0 M", "4.24 G", "76.63 %", mean_ap="40.1 %"),
-        family=FAMILY,
     ),
     Baseline(
         "resnext101_32x4d",
         resnext(D101),
         "Xie et al., CVPR 2017",
         table_2("44.3 M", "7.99 G", "77.82 %"),
-        family=FAMILY,
     ),
     Baseline(
         "seresnext50_32x4d",
@@ -263,7 +249,6 @@ RESNET_BASELINES = (
         "Hu et al., CVPR 2018",
         table_2("27.7 M", "4.25 G", "77.76 %", mean_ap="41.9 %"),
         "the paper's SENet-50 has the size of SE-ResNeXt-50, not of SE-ResNet-50",
-        FAMILY,
     ),
     Baseline(
         "seresnext101_32x4d",
@@ -271,34 +256,29 @@ RESNET_BASELINES = (
         "Hu et al., CVPR 2018",
         table_2("49.2 M", "8.00 G", "78.35 %"),
         "the paper's SENet-101 has the size of SE-ResNeXt-101, not of SE-ResNet-101",
-        FAMILY,
     ),
     Baseline(
         "skresnext50_32x4d",
         resnext(D50, conv="sk"),
         "Li et al., CVPR 2019",
         table_2("27.5 M", "4.47 G", "78.14 %"),
-        family=FAMILY,
     ),
     Baseline(
         "skresnext101_32x4d",
         resnext(D101, conv="sk"),
         "Li et al., CVPR 2019",
         table_2("48.9 M", "8.46 G", "78.78 %"),
-        family=FAMILY,
     ),
     Baseline(
         "resnet50_cbam",
         bottlenecks(D50, attention=OFFICIAL_CBAM),
         "Woo et al., ECCV 2018",
         table_2("28.1 M", "4.36 G", "77.34 %", no_macs=CBAM_WHY),
-        family=FAMILY,
     ),
     Baseline(
         "resnet101_cbam",
         bottlenecks(D101, attention=OFFICIAL_CBAM),
         "Woo et al., ECCV 2018",
         table_2("49.3 M", "8.05 G", "77.86 %", no_macs=CBAM_WHY),
-        family=FAMILY,
     ),
 )

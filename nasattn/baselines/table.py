@@ -1,5 +1,7 @@
 """BASELINES: every network of the papers by name."""
 
+from dataclasses import replace
+
 from nasattn.baselines.alexnet import ALEXNET_BASELINES
 from nasattn.baselines.baseline import Baseline
 from nasattn.baselines.mobile import MOBILE_BASELINES
@@ -7,10 +9,14 @@ from nasattn.baselines.resnest import RESNEST_BASELINES
 from nasattn.baselines.resnet import RESNET_BASELINES
 from nasattn.errors import UnknownNameError
 
+FAMILIES = {
+    "mobile": MOBILE_BASELINES,
+    "resnet": RESNET_BASELINES,
+    "resnest": RESNEST_BASELINES,
+    "alexnet": ALEXNET_BASELINES,
+}
 BASELINES: dict[str, Baseline] = {
-    baseline.name: baseline
-    for family in (MOBILE_BASELINES, RESNET_BASELINES, RESNEST_BASELINES, ALEXNET_BASELINES)
-    for baseline in family
+    row.name: replace(row, family=family) for family, rows in FAMILIES.items() for row in rows
 }
 
 

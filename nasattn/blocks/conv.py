@@ -14,10 +14,8 @@ class ConvBlock(nn.Sequential):
     as in paper 004, behind the activation and before LRN.
     """
 
-    def __init__(
-        self, in_chs: int, stage: StageSpec, *, stride: int, act: str, strength: float = 1.0
-    ) -> None:
-        pool = [nn.MaxPool2d(3, stride, ceil_mode=True)] if stride > 1 else []
+    def __init__(self, in_chs: int, stage: StageSpec, *, act: str, strength: float = 1.0) -> None:
+        pool = [nn.MaxPool2d(3, stage.stride, ceil_mode=True)] if stage.stride > 1 else []
         conv = conv_norm_act(
             in_chs,
             stage.width,

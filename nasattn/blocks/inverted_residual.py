@@ -14,17 +14,16 @@ class InvertedResidual(ShortcutBlock):
     No expansion layer where expansion is 1.
     """
 
-    def __init__(
-        self, in_chs: int, stage: StageSpec, *, stride: int, act: str, strength: float = 1.0
-    ) -> None:
+    def __init__(self, in_chs: int, stage: StageSpec, *, act: str, strength: float = 1.0) -> None:
         hidden = stage.inner_width(in_chs)
         body = chain(
             expand=conv_bn(in_chs, hidden, 1, act=act) if stage.expansion != 1 else None,
-            depthwise=conv_bn(hidden, hidden, stage.kernel, stride=stride, groups=hidden, act=act),
+            depthwise=conv_bn(
+                hidden, hidden, stage.kernel, stride=stage.stride, groups=hidden, act=act
+            ),
             inner_attention=attention_at("after_spatial", stage.attention, hidden, strength),
             project=conv_bn(hidden, stage.width, 1),
             attention=attention_at("before_add", stage.attention, stage.width, strength),
         )
-        keeps_shape = stride == 1 and in_chs == stage.width
-        shortcut = nn.Identity() if keeps_shape else None
+        shortcut = nn.Identity() if stage.keeps_shape(in_chs) else None
         super().__init__(body, shortcut, in_chs=in_chs, run_share=stage.run_share)

@@ -18,17 +18,15 @@ class BasicBlock(ShortcutBlock):
     Shapes: (N, in_chs, H, W) -> (N, width, ceil(H / stride), ceil(W / stride)).
     """
 
-    def __init__(
-        self, in_chs: int, stage: StageSpec, *, stride: int, act: str, strength: float = 1.0
-    ) -> None:
+    def __init__(self, in_chs: int, stage: StageSpec, *, act: str, strength: float = 1.0) -> None:
         width, k = stage.width, stage.kernel
         body = chain(
-            conv1=conv_bn(in_chs, width, k, stride=stride, act=act),
+            conv1=conv_bn(in_chs, width, k, stride=stage.stride, act=act),
             inner_attention=attention_at("after_spatial", stage.attention, width, strength),
             conv2=conv_bn(width, width, k),
             attention=attention_at("before_add", stage.attention, width, strength),
         )
-        shortcut = projection(stage.shortcut, in_chs, width, stride)
+        shortcut = projection(in_chs, stage)
         super().__init__(body, shortcut, in_chs=in_chs, run_share=stage.run_share, act=act)
 
 
@@ -41,23 +39,21 @@ class Bottleneck(ShortcutBlock):
     average pooling takes the stride.
     """
 
-    def __init__(
-        self, in_chs: int, stage: StageSpec, *, stride: int, act: str, strength: float = 1.0
-    ) -> None:
+    def __init__(self, in_chs: int, stage: StageSpec, *, act: str, strength: float = 1.0) -> None:
         inner = stage.inner_width(in_chs)
-        pool = stage.pool if stride > 1 else "none"
-        average = nn.AvgPool2d(3, stride, padding=1)
-        spatial = SPATIAL_CONVS[stage.conv](inner, stage, stride if pool == "none" else 1, act)
+        average = nn.AvgPool2d(3, stage.stride, padding=1)
+        stride = stage.stride if stage.pool == "none" else 1
+        spatial = SPATIAL_CONVS[stage.conv](inner, stage, stride, act)
         body = chain(
             reduce=conv_bn(in_chs, inner, 1, act=act),
-            pool_before=average if pool == "before" else None,
+            pool_before=average if stage.pool == "before" else None,
             spatial=spatial,
-            pool_after=average if pool == "after" else None,
+            pool_after=average if stage.pool == "after" else None,
             inner_attention=attention_at("after_spatial", stage.attention, inner, strength),
             expand=conv_bn(inner, stage.width, 1),
             attention=attention_at("before_add", stage.attention, stage.width, strength),
         )
-        shortcut = projection(stage.shortcut, in_chs, stage.width, stride)
+        shortcut = projection(in_chs, stage)
         super().__init__(body, shortcut, in_chs=in_chs, run_share=stage.run_share, act=act)
 
 
@@ -71,20 +67,20 @@ class PreactBasicBlock(ShortcutBlock):
 
     body: nn.Sequential
 
-    def __init__(
-        self, in_chs: int, stage: StageSpec, *, stride: int, act: str, strength: float = 1.0
-    ) -> None:
+    def __init__(self, in_chs: int, stage: StageSpec, *, act: str, strength: float = 1.0) -> None:
         width, k = stage.width, stage.kernel
         body = chain(
             norm=nn.Sequential(nn.BatchNorm2d(in_chs), ACTIVATIONS[act]()),
-            conv1=conv_bn(in_chs, width, k, stride=stride, act=act),
+            conv1=conv_bn(in_chs, width, k, stride=stage.stride, act=act),
             inner_attention=attention_at("after_spatial", stage.attention, width, strength),
             conv2=he_conv(width, width, k),
             attention=attention_at("before_add", stage.attention, width, strength),
         )
-        keeps_shape = stride == 1 and in_chs == width
-        projection = he_conv(in_chs, width, 1, stride=stride)
-        shortcut = nn.Identity() if keeps_shape else projection
+        shortcut = (
+            nn.Identity()
+            if stage.keeps_shape(in_chs)
+            else he_conv(in_chs, width, 1, stride=stage.stride)
+        )
         super().__init__(body, shortcut, in_chs=in_chs, run_share=stage.run_share)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,11 +104,11 @@ SPATIAL_CONVS: dict[str, Callable[[int, StageSpec, int, str], nn.Module]] = {
 }
 
 
-def projection(kind: str, in_chs: int, out_chs: int, stride: int) -> nn.Module:
+def projection(in_chs: int, stage: StageSpec) -> nn.Module:
     """The shortcut: the identity where shapes are equal, else a row of PROJECTIONS."""
-    if stride == 1 and in_chs == out_chs:
+    if stage.keeps_shape(in_chs):
         return nn.Identity()
-    return PROJECTIONS[kind](in_chs, out_chs, stride)
+    return PROJECTIONS[stage.shortcut](in_chs, stage.width, stage.stride)
 
 
 PROJECTIONS: dict[str, Callable[[int, int, int], nn.Module]] = {

@@ -16,7 +16,7 @@ Inner = Callable[[int, int, float], int]
 class BlockKind:
     """A row of BLOCKS."""
 
-    target: str  # "module:Class", built as Class(in_chs, stage, stride=..., act=..., strength=...)
+    target: str  # "module:Class", built as Class(in_chs, stage, act=..., strength=...)
     source: str
     fields: frozenset[str]  # of StageSpec, beside those which every block reads
     inner: Inner

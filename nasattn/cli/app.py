@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from nasattn import __version__
+from nasattn.cli.words import printable
 from nasattn.errors import NasattnError
 
 app = typer.Typer(
@@ -131,6 +132,86 @@ def search(
 
 
 @app.command()
+def ablate(
+    base: Annotated[
+        str | None, name_of("Network to take apart: a name, or a JSON file.", "NETWORK")
+    ] = None,
+    study: Annotated[str | None, name_of("Ablation: a name or a YAML file. [BASE's]")] = None,
+    ladder: Annotated[
+        str | None, name_of("Parts put in one on the other, as papers do.", "PART,...")
+    ] = None,
+    factorial: Annotated[
+        bool, typer.Option("--factorial", help="Every combination of the parts.")
+    ] = False,
+    swap: Annotated[
+        list[str] | None, name_of("Other values: attention=se,eca; repeatable.", "FIELD=VALUE,...")
+    ] = None,
+    sweep: Annotated[
+        list[str] | None, name_of("A curve: attention.groups=1,2,4.", "FIELD=VALUE,...")
+    ] = None,
+    control: Annotated[
+        bool, typer.Option(help="An arm as large as the base, without its parts.")
+    ] = True,
+    seeds: Annotated[int | None, number("Seeds an arm; six can be tested. [6]")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what it takes and can show, and stop.")
+    ] = False,
+    spread: Annotated[str | None, name_of("For --plan: top1's spread over seeds.", "X")] = None,
+    sequential: Annotated[
+        bool, typer.Option("--sequential", help="Stop an arm when its answer is clear.")
+    ] = False,
+    margin: Annotated[
+        str | None, name_of("Smallest top1 difference that matters, as 0.005.", "X")
+    ] = None,
+    from_csv: Annotated[
+        Path | None, name_of("Compare finished runs instead: arm,seed,value.", "FILE")
+    ] = None,
+    data: Annotated[
+        str | None, name_of("digits, cifar10, cifar100, a folder of class folders, or an .npz.")
+    ] = None,
+    resolution: Annotated[int | None, number("Side of the pictures, in pixels.")] = None,
+    recipe: Annotated[str | None, name_of("Training recipe. [quick]")] = None,
+    epochs: Annotated[int | None, number("Epochs a run.")] = None,
+    train_size: Annotated[
+        int | None, number("Train on so many pictures only, of every class alike.")
+    ] = None,
+    name: Annotated[str | None, name_of("The study's name in the storage.")] = None,
+    device: Annotated[str | None, name_of("cpu, cuda, cuda:1, ... [cpu]")] = None,
+    threads: Annotated[int | None, number("Processor threads to train with. [1]")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    out: Annotated[Path | None, name_of("Folder for results. [runs/STUDY]", "FOLDER")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Show which part of a network earns its keep, with paired seeds and statistics."""
+    from nasattn.cli.ablate import Options, ablate_command, compare_command, decimal, fields
+
+    options = Options(
+        storage, out, plan, decimal("--spread", spread), sequential, json, cache_dir()
+    )
+    if from_csv is not None:
+        raise typer.Exit(compare_command(from_csv, base, decimal("--margin", margin), options))
+    training = {"name": recipe, "epochs": epochs, "train_size": train_size}
+    changes: dict[str, Any] = {
+        "ladder": None if ladder is None else ladder.split(","),
+        "factorial": factorial or None,
+        "swap": fields("--swap", swap),
+        "sweep": fields("--sweep", sweep),
+        "control": None if control else False,
+        "seeds": seeds,
+        "margin": decimal("--margin", margin),
+        "data": data,
+        "resolution": resolution,
+        "recipe": {k: v for k, v in training.items() if v is not None} or None,
+        "name": name,
+        "device": device,
+        "threads": threads,
+    }
+    changes = {key: value for key, value in changes.items() if value is not None}
+    raise typer.Exit(ablate_command(base, study, changes, options))
+
+
+@app.command()
 def train(
     network: Annotated[str, typer.Argument(help="A network by name, or a JSON file.")],
     data: Annotated[
@@ -184,7 +265,7 @@ def evaluate(
     ],
     data: Annotated[str | None, name_of("Pictures. [those of the training]")] = None,
     resolution: Annotated[int | None, number("Side of the pictures, in pixels.")] = None,
-    split: Annotated[str, name_of("val_search, val_select or test.")] = "val_select",
+    split: Annotated[str, name_of("val-search, val-select or test.")] = "val-select",
     init: Annotated[
         str | None, name_of("Weights of a named network: .npz, .pth, 'torchvision'.", "FILE")
     ] = None,
@@ -199,6 +280,7 @@ def evaluate(
     """Measure a trained network: top-1, top-5, each class, the confusions."""
     from nasattn.cli.evaluate import Choice, evaluate_command
 
+    split = split.replace("-", "_")
     choice = Choice(init, data, resolution, split, mean, std, device, threads)
     evaluate_command(target, choice, json_file=json, csv_file=csv, cache_dir=cache_dir())
 
@@ -384,7 +466,7 @@ def main() -> None:
 
 def fail(message: str) -> NoReturn:
     """One line on standard error, exit 2."""
-    line = " ".join(message.split())
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    line = printable(" ".join(message.split()))
+    console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     console.print(f"[bold red]nasattn:[/] {escape(line)}")
     sys.exit(2)

@@ -1,11 +1,13 @@
 """Loading pictures with a progress line, and saying which ones were left out."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
-from nasattn.data import ImageData, load_data
+from nasattn.cli.words import printable
+from nasattn.data import ImageData, Skipped, load_data
 
 SHOWN = 5
 
@@ -21,8 +23,14 @@ def load_with_progress(
             bar.update(task, completed=done, total=total, visible=True)
 
         data = load_data(source, resolution, cache_dir=cache_dir, progress=show)
-    for skipped in data.skipped[:SHOWN]:
-        console.print(f"skipped {skipped.path}: {skipped.reason}", markup=False, style="yellow")
-    if len(data.skipped) > SHOWN:
-        console.print(f"... {len(data.skipped)} pictures skipped in all", style="yellow")
+    show_skipped(console, data.skipped)
     return data
+
+
+def show_skipped(console: Console, skipped: Sequence[Skipped]) -> None:
+    """Which pictures were left out, and why; the first few by name."""
+    for one in skipped[:SHOWN]:
+        line = printable(f"skipped {one.path}: {one.reason}")
+        console.print(line, markup=False, style="yellow", soft_wrap=True)
+    if len(skipped) > SHOWN:
+        console.print(f"... {len(skipped)} pictures skipped in all", style="yellow")

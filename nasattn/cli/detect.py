@@ -1,10 +1,9 @@
 """`nasattn detect`: a network as the backbone of a detector, trained and scored."""
 
-import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,45 +11,30 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from rich.console import Console
-from rich.progress import Progress
 from torch import nn
 
-from nasattn.cli.detect_tables import DetectProgress, show_scores
-from nasattn.cli.search import check_folder, make_folder
-from nasattn.cli.tables import plural
+from nasattn.cli.detect_scores import METRICS, checked, means, percent, show_scores, write_metrics
+from nasattn.cli.epochs import EpochLines
+from nasattn.cli.folders import RunFolder, check_folder, make_folder
+from nasattn.cli.machine import Machine
+from nasattn.cli.words import plural
 from nasattn.cost import count_params
 from nasattn.data.augment import Normalise
 from nasattn.detect.coco import CocoSplit, read_split, same_classes
-from nasattn.detect.file import DetectorFacts, read_detector, save_detector
+from nasattn.detect.file import DetectorFacts
 from nasattn.detect.init import init_backbone
 from nasattn.detect.loop import DetectEpoch, DetectRecipe, evaluate_detector, train_detector
 from nasattn.detect.model import IMAGENET_MEAN, IMAGENET_STD, STRIDES
-from nasattn.detect.pictures import check_pictures
-from nasattn.detect.score import Scores, check_pycocotools
-from nasattn.errors import ArchitectureError, EvaluationError, StudyError, shown
-from nasattn.evaluate import check_device
-from nasattn.files import write_text
+from nasattn.detect.score import check_pycocotools
+from nasattn.errors import ArchitectureError, EvaluationError, StudyError, WeightsError, shown
+from nasattn.files import slug
 from nasattn.pretrained import read_pretrained
-from nasattn.search.spec import slug
 from nasattn.spec import Spec, parse
+from nasattn.tensor_file import read_tensors, write_tensors
 from nasattn.zoo import read_network
 
-SHOWN = 5
-DETECTOR, METRICS = "detector.safetensors", "metrics.json"
+DETECTOR = "detector.safetensors"
 PACKAGES = ("nasattn", "torch", "torchvision", "pycocotools")
-
-
-class Machine(Spec):
-    """What a detector runs on."""
-
-    device: str = "cpu"
-    threads: Annotated[int, Field(gt=0, le=1024)] = 1
-
-    def use(self) -> None:
-        """Check that it can be used, and that scores can be had at all; sets the threads."""
-        check_pycocotools()
-        check_device(self.device)
-        torch.set_num_threads(self.threads)
 
 
 class DetectOptions(Spec):
@@ -82,15 +66,17 @@ def detect_command(
     ready = parse(Machine, machine, "detect", StudyError)
     if network is not None and weights is None:
         options = parse(DetectOptions, changes, "detect", StudyError)
+        check_pycocotools()
         ready.use()
-        job = prepare(console, network, data, options, ready, out, overwrite, cache_dir)
-        return train_command(console, job)
+        job = prepare(console, network, data, options, ready, out, cache_dir)
+        return train_command(console, job, overwrite=overwrite)
     if network is not None or weights is None:
         raise StudyError("a NETWORK to train, or the --weights of a detector to score: one of both")
     extra = [*changes.get("recipe", {}), *(name for name in changes if name != "recipe")]
     if extra:
         option = extra[0].replace("_", "-")
         raise StudyError(f"--{option}: a detector that is only scored has its own; leave it out")
+    check_pycocotools()
     ready.use()
     return score_command(console, weights, data, ready.device, out)
 
@@ -104,30 +90,42 @@ class Job:
     val: CocoSplit
     facts: DetectorFacts  # all but epoch and metrics
     machine: Machine
-    folder: Path
-
-    @property
-    def detector(self) -> Path:
-        return self.folder / DETECTOR
+    folder: RunFolder
 
 
-def train_command(console: Console, job: Job) -> int:
+def train_command(console: Console, job: Job, *, overwrite: bool) -> int:
     """Train, show the scores and the next command; returns the exit status."""
+    earlier = None if overwrite else job.folder.earlier(DetectorFacts)
+    if earlier and earlier.epoch == earlier.recipe.epochs:
+        console.print("trained already with these settings; --overwrite trains it again")
+        next_command(console, job)
+        return 0
+    curve = [DetectEpoch.of(row) for row in job.folder.clear(overwrite=overwrite)]
+    make_folder(job.folder.path)
     console.print(plan(job), style="dim", markup=False)
-    curve: list[DetectEpoch] = []
+    lines = EpochLines(
+        console, job.facts.recipe.epochs, ("loss", "mAP %", "mAP50 %"), done=len(curve)
+    )
     try:
-        run(console, job, curve)
+        with lines:
+            run(job, lines, curve)
     except KeyboardInterrupt:
-        kept = f"{job.detector} holds epoch {len(curve)}" if curve else "before an epoch was done"
-        console.print(f"\nstopped: {kept}", markup=False)
+        lines.stopped()
+        if job.folder.result.exists():
+            console.print(f"{job.folder.result} is the detector so far", markup=False)
         return 130
     show_scores(console, curve[-1].scores, job.val)
+    next_command(console, job)
+    return 0
+
+
+def next_command(console: Console, job: Job) -> None:
+    """Where the detector is, and how to score it."""
     console.print(
-        f"\nwritten: {job.detector}, {job.folder / METRICS}\nscore it on other pictures:\n"
-        f"nasattn detect --weights {shlex.quote(str(job.detector))} --data FOLDER",
+        f"\nwritten: {job.folder.result}, {job.folder.report}\nscore it on other pictures:\n"
+        f"nasattn detect --weights {shlex.quote(str(job.folder.result))} --data FOLDER",
         markup=False,
     )
-    return 0
 
 
 def prepare(
@@ -137,7 +135,6 @@ def prepare(
     options: DetectOptions,
     machine: Machine,
     out: Path | None,
-    overwrite: bool,
     cache_dir: Path,
 ) -> Job:
     """The cheap checks first; nothing is written but the folder, at the end."""
@@ -148,54 +145,58 @@ def prepare(
             f"{named.name}: is a library's network, which gives no maps at named strides; choose"
             " one of ours, such as 'mobilenet_v2'"
         )
-    folder = out or Path("runs") / slug(f"{named.name}-{data.absolute().name}-detector")
-    check_folder(folder)
-    if (folder / DETECTOR).exists() and not overwrite:
-        raise StudyError(f"{folder}: holds a detector already; --overwrite replaces it")
+    path = out or Path("runs") / slug(f"{named.name}-{data.absolute().name}-detector")
+    check_folder(path)
     train = read_split(data, "train")
     val = same_classes(read_split(data, "val"), train.classes, str(train.where))
     pretrained = read_pretrained(options.init, named, cache_dir) if options.init else None
     normalise = (pretrained and pretrained.normalise) or Normalise(IMAGENET_MEAN, IMAGENET_STD)
-    facts = DetectorFacts.model_validate(
-        {
-            "name": named.name,
-            "arch": named.architecture,
-            "classes": train.classes,
-            "strides": strides,
-            "out_chs": options.fpn_width,
-            "resolution": options.resolution,
-            "mean": normalise.mean,
-            "std": normalise.std,
-            "recipe": options.recipe,
-            "data": str(data),
-            "annotations": {split.name: split.sha256 for split in (train, val)},
-            "seed": options.seed,
-            "init": pretrained.identity if pretrained else "",
-            "versions": {name: version(name) for name in PACKAGES},
-        }
-    )
+    fields = {
+        "name": named.name,
+        "arch": named.architecture,
+        "classes": train.classes,
+        "strides": strides,
+        "out_chs": options.fpn_width,
+        "resolution": options.resolution,
+        "mean": normalise.mean,
+        "std": normalise.std,
+        "recipe": options.recipe,
+        "data": str(data),
+        "annotations": {split.name: split.sha256 for split in (train, val)},
+        "seed": options.seed,
+        "init": pretrained.identity if pretrained else "",
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+    facts = parse(DetectorFacts, fields, "cannot be kept in a detector file", WeightsError)
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
         model = facts.build()
     if pretrained:
         init_backbone(model.backbone.network, named.architecture, pretrained)
     train, val = checked(console, train), checked(console, val)
-    make_folder(folder)
+    pictures = {split.name: len(split.pictures) for split in (train, val)}  # the readable ones
+    folder = RunFolder(path, DETECTOR, METRICS, facts.run, {"pictures": pictures})
     return Job(model, train, val, facts, machine, folder)
 
 
-def run(console: Console, job: Job, curve: list[DetectEpoch]) -> None:
-    """Train, keeping the detector after each epoch: a killed run leaves the last whole one."""
-    with DetectProgress(console, job.facts.recipe.epochs) as progress, plain_errors():
+def run(job: Job, lines: EpochLines, curve: list[DetectEpoch]) -> None:
+    """Train on from `curve`, keeping the detector after each epoch."""
 
-        def keep(epoch: DetectEpoch) -> None:
-            metrics = {"loss": epoch.loss, **means(epoch.scores)}
-            facts = job.facts.model_copy(update={"epoch": epoch.number, "metrics": metrics})
-            save_detector(job.detector, job.model, facts)
-            curve.append(epoch)
-            write_metrics(job.folder, facts, epoch.scores, job.val, curve)
-            progress.epoch(epoch)
+    def keep() -> None:
+        """The report, then the detector, whose epoch says how far it is."""
+        scores = curve[-1].scores
+        metrics = {"loss": curve[-1].loss, **means(scores)}
+        facts = job.facts.model_copy(update={"epoch": len(curve), "metrics": metrics})
+        write_metrics(job.folder.path, facts, scores, job.val, curve)
+        write_tensors(job.folder.result, job.model, facts)
 
+    def ended(epoch: DetectEpoch) -> None:
+        curve.append(epoch)
+        keep()
+        scores = (percent(epoch.scores.map), percent(epoch.scores.map50))
+        lines.show(epoch.number, epoch.seconds, (f"{epoch.loss:.3f}", *scores))
+
+    with plain_errors():
         train_detector(
             job.model,
             job.train,
@@ -204,16 +205,20 @@ def run(console: Console, job: Job, curve: list[DetectEpoch]) -> None:
             resolution=job.facts.resolution,
             seed=job.facts.seed,
             device=job.machine.device,
-            on_step=progress.step,
-            on_epoch=keep,
+            on_step=lines.step,
+            on_epoch=ended,
+            checkpoint=job.folder.checkpoint,
         )
+    if not lines.seconds:  # it was stopped between its last checkpoint and the files
+        keep()
+    job.folder.done()
 
 
 def score_command(
     console: Console, weights: Path, data: Path, device: str, out: Path | None
 ) -> int:
     """Score a detector file on the val split of a folder; returns the exit status."""
-    file = read_detector(weights)
+    file = read_tensors(weights, DetectorFacts)
     facts = file.facts
     if out is not None:
         check_folder(out)
@@ -242,31 +247,6 @@ def parse_strides(text: str) -> tuple[int, ...]:
         raise StudyError(f"--strides: must be like '4,8,16', is {shown(text)}") from e
 
 
-def checked(console: Console, split: CocoSplit) -> CocoSplit:
-    """The split without pictures that cannot be read; says what was left out or put right."""
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"checking {split.name} pictures", total=None)
-        split = check_pictures(split, lambda n, total: bar.update(task, completed=n, total=total))
-    for skipped in split.skipped[:SHOWN]:
-        line = f"skipped {skipped.path}: {skipped.reason}"
-        console.print(line, markup=False, style="yellow", soft_wrap=True)
-    if len(split.skipped) > SHOWN:
-        console.print(f"... {len(split.skipped)} pictures skipped in all", style="yellow")
-    crowds = "count neither way" if split.name == "val" else "are not trained on"
-    notes = [
-        f"{n} {words}"
-        for n, words in (
-            (split.clipped, "boxes cut to their picture"),
-            (split.dropped, "boxes without area dropped"),
-            (split.n_crowds, f"crowds {crowds}"),
-        )
-        if n
-    ]
-    if notes:
-        console.print(f"{split.name}: {', '.join(notes)}", style="yellow")
-    return split
-
-
 def plan(job: Job) -> str:
     """What is about to happen, in lines of at most 80 columns for usual names."""
     facts, recipe = job.facts, job.facts.recipe
@@ -284,37 +264,6 @@ def plan(job: Job) -> str:
         f"{recipe.lr:g}, short side {facts.resolution}, seed {facts.seed}, {job.machine.device}, "
         f"{plural(threads, 'thread')}"
     )
-
-
-def means(scores: Scores) -> dict[str, float]:
-    return {name: getattr(scores, name) for name in ("map", "map50", "map75")}
-
-
-def write_metrics(
-    folder: Path,
-    facts: DetectorFacts,
-    scores: Scores,
-    split: CocoSplit,
-    curve: Sequence[DetectEpoch] = (),
-) -> Path:
-    """metrics.json: the scores, those of each class, the curve, and what was scored on what."""
-    rows = [
-        {"epoch": e.number, "loss": e.loss, **e.parts, **means(e.scores), "seconds": e.seconds}
-        for e in curve
-    ]
-    held = {
-        "scores": asdict(scores),
-        "scored_on": {"annotations": str(split.where), "sha256": split.sha256},
-        "curve": rows,
-        "arch_id": facts.arch.arch_id,
-        "detector": facts.model_dump(mode="json", exclude={"metrics"}),
-    }
-    path = folder / METRICS
-    try:
-        write_text(path, json.dumps(held, indent=2) + "\n")
-    except OSError as e:
-        raise EvaluationError(f"{path}: cannot be written ({e.strerror or e})") from e
-    return path
 
 
 LESS = "out of memory; choose a lower --batch-size, --resolution or --fpn-width"

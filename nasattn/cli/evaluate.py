@@ -11,24 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.table import Column, Table
 from torch import nn
 
 from nasattn.cli.data import load_with_progress
-from nasattn.cli.tables import plural
+from nasattn.cli.folders import write_result
+from nasattn.cli.tables import add_row, number_column, table
 from nasattn.cli.train import fit_words, share_words
-from nasattn.data import ImageData, Split, open_test
+from nasattn.cli.words import plural
+from nasattn.data import ImageData, Split, is_here, open_test
 from nasattn.data.augment import Normalise
 from nasattn.errors import EvaluationError, StudyError, UnknownNameError
 from nasattn.evaluate import check_device
-from nasattn.files import write_text
+from nasattn.fit import load_into
 from nasattn.pretrained import read_pretrained
+from nasattn.tensor_file import TensorFile, read_tensors
 from nasattn.train.loop import to_tensors
 from nasattn.train.metrics import Answers, Share, measure_answers
-from nasattn.weights import Weights, load_into, read_weights
+from nasattn.weights import Facts
 from nasattn.zoo import read_network
 
 MOST_CLASSES, MOST_MISTAKES = 20, 10  # rows on the screen
@@ -73,6 +74,9 @@ def evaluate_command(
         check_file(path)
     weights = read_own(target, choice)
     source, resolution = pictures(target, choice, weights)
+    if weights and choice.data is None:
+        console.print(f"data: {source}, as {target} says")
+        check_here(target, source, resolution, cache_dir)
     data = load_with_progress(console, source, resolution, cache_dir)
     subject = restored(weights, data) if weights else outside(target, choice, data, cache_dir)
     normalise = choose_normalise(choice, subject.normalise, data)
@@ -100,9 +104,9 @@ def evaluate_command(
             "mean": normalise.mean,
             "std": normalise.std,
         }
-        write_file(json_file, json.dumps(facts | plain(answers, data.classes), indent=2) + "\n")
+        write_result(json_file, json.dumps(facts | plain(answers, data.classes), indent=2) + "\n")
     if csv_file:
-        write_file(csv_file, confusion_csv(answers, data.classes))
+        write_result(csv_file, confusion_csv(answers, data.classes))
     if written := [str(path) for path in (json_file, csv_file) if path]:
         console.print(f"written: {', '.join(written)}")
     else:
@@ -112,7 +116,8 @@ def evaluate_command(
 def check(choice: Choice) -> None:
     """StudyError for an option whose value is not allowed."""
     if choice.split not in (*SPLITS, TEST):
-        raise UnknownNameError("split", choice.split, known=[*SPLITS, TEST])
+        known = [name.replace("_", "-") for name in (*SPLITS, TEST)]
+        raise UnknownNameError("split", choice.split.replace("_", "-"), known)
     if choice.threads < 1:
         raise StudyError(f"--threads: must be 1 or more, is {choice.threads}")
     check_device(choice.device)
@@ -144,7 +149,7 @@ def channels(option: str, text: str | None) -> tuple[float, ...] | None:
     return values
 
 
-def read_own(target: str, choice: Choice) -> Weights | None:
+def read_own(target: str, choice: Choice) -> TensorFile[Facts] | None:
     """The weights file that is to be measured; None where a network is named instead."""
     if Path(target).suffix.lower() != ".safetensors":
         if choice.init is None:
@@ -154,10 +159,12 @@ def read_own(target: str, choice: Choice) -> Weights | None:
         return None
     if choice.init is not None:
         raise StudyError(f"--init: {target} has weights of its own")
-    return read_weights(Path(target))
+    return read_tensors(Path(target), Facts)
 
 
-def pictures(target: str, choice: Choice, weights: Weights | None) -> tuple[str, int | None]:
+def pictures(
+    target: str, choice: Choice, weights: TensorFile[Facts] | None
+) -> tuple[str, int | None]:
     """Name and resolution of the data: by the options, else as in training."""
     source, resolution = choice.data, choice.resolution
     if weights is not None:
@@ -168,7 +175,16 @@ def pictures(target: str, choice: Choice, weights: Weights | None) -> tuple[str,
     return source, resolution
 
 
-def restored(weights: Weights, data: ImageData) -> Subject:
+def check_here(target: str, source: str, resolution: int | None, cache_dir: Path) -> None:
+    """StudyError unless the data that a file names are here: it alone starts no download."""
+    if not is_here(source, resolution, cache_dir=cache_dir):
+        raise StudyError(
+            f"{target}: names the data {source!r}, which are not here; --data reads others, or"
+            " downloads a known set"
+        )
+
+
+def restored(weights: TensorFile[Facts], data: ImageData) -> Subject:
     """The network of a weights file; a note where its training knew other pictures."""
     facts = weights.facts
     if len(facts.classes) != len(data.classes):
@@ -221,35 +237,37 @@ def show_answers(console: Console, answers: Answers, classes: tuple[str, ...]) -
 
 def class_table(answers: Answers, classes: tuple[str, ...]) -> Table:
     """Top-1 by class; only the worst, where there are many."""
-    table = _table("class", "pictures", "right", "top1 %", "95 %")
+    made = table(
+        class_column("class"), *map(number_column, ("pictures", "right", "top1 %", "95 %"))
+    )
     rows = list(zip(classes, answers.by_class(), strict=True))
     if len(rows) > MOST_CLASSES:
         rows = sorted(rows, key=lambda row: row[1].value)[:MOST_CLASSES]
-    for name, share in rows:
+    for label, share in rows:
         low, high = (100 * bound for bound in share.interval)
         value = f"{100 * share.value:.1f}" if share.n else "-"
         cells = (f"{share.n:,}", f"{share.right:,}", value, f"{low:.1f} to {high:.1f}")
-        table.add_row(Text(name), *cells)
-    return table
+        add_row(made, (label, *cells))
+    return made
 
 
 def mistake_table(answers: Answers, classes: tuple[str, ...]) -> Table:
     """What is most often taken for what."""
-    table = _table("class", "pictures", "share %", "taken for")
+    made = table(
+        class_column("class"),
+        number_column("pictures"),
+        number_column("share %"),
+        class_column("taken for"),
+    )
     for label, answer, n in islice(answers.mistakes(), MOST_MISTAKES):
         share = 100 * n / answers.by_class()[label].n
-        table.add_row(Text(classes[label]), f"{n:,}", f"{share:.1f}", Text(classes[answer]))
-    return table
+        add_row(made, (classes[label], f"{n:,}", f"{share:.1f}", classes[answer]))
+    return made
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        words = name in ("class", "taken for")
-        table.add_column(
-            name, justify="left" if words else "right", max_width=30 if words else None
-        )
-    return table
+def class_column(header: str) -> Column:
+    """A column of names of classes."""
+    return Column(header, overflow="fold", max_width=30)
 
 
 def plain(answers: Answers, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -279,10 +297,3 @@ def confusion_csv(answers: Answers, classes: tuple[str, ...]) -> str:
         (name, *row) for name, row in zip(classes, answers.confusion.tolist(), strict=True)
     )
     return text.getvalue()
-
-
-def write_file(path: Path, text: str) -> None:
-    try:
-        write_text(path, text)
-    except OSError as e:
-        raise StudyError(f"{path}: cannot be written ({e.strerror or e})") from e

@@ -2,7 +2,6 @@
 
 from math import lcm
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +13,7 @@ from nasattn.attention.plugins import (
     load_plugin,
 )
 from nasattn.attention.table import ATTENTIONS, AttentionKind, build_attention, get_kind
+from nasattn.cli.tables import add_row, name_column, table
 from nasattn.errors import PluginError
 
 WIDTHS = (16, 24, 96)
@@ -28,7 +28,7 @@ def list_command() -> None:
             load_entry_point(kind)
         except PluginError as e:
             broken.append(f"plug-in {kind} cannot be loaded: {e}")
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)  # 'a.py:A: ...' is not one
     console.print(kinds_table())
     for line in broken:
         console.print(line, markup=False, soft_wrap=True)
@@ -36,23 +36,20 @@ def list_command() -> None:
 
 def kinds_table() -> Table:
     """Every kind with its options at their defaults and its source."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("kind", no_wrap=True)
-    table.add_column("options")
-    table.add_column("source")
-    for kind, row in ATTENTIONS.items():
+    made = table(name_column("kind"), "options", "source")
+    for kind, found in ATTENTIONS.items():
         if kind not in PLUGINS:
-            table.add_row(*map(Text, (kind, options_words(row), row.source)))
-    table.add_section()
+            add_row(made, (kind, options_words(found), found.source))
+    made.add_section()
     for kind, target in PLUGINS.items():
-        row = ATTENTIONS[kind]
-        table.add_row(*map(Text, (kind, options_words(row), f"{row.source} ({target})")))
-    return table
+        found = ATTENTIONS[kind]
+        add_row(made, (kind, options_words(found), f"{found.source} ({target})"))
+    return made
 
 
-def options_words(row: AttentionKind) -> str:
+def options_words(kind: AttentionKind) -> str:
     """'rd_ratio=16 bias=True'."""
-    return " ".join(f"{name}={value}" for name, value in row.defaults.items())
+    return " ".join(f"{option}={value}" for option, value in kind.defaults.items())
 
 
 def test_command(target: str) -> int:
@@ -60,12 +57,12 @@ def test_command(target: str) -> int:
     from nasattn.testing import check_attention
 
     kind = load_plugin(target) if ":" in target else target
-    row = get_kind(kind)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    found = get_kind(kind)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     # Groups divide the channels wherever a network is built, so here as well.
-    widths = [lcm(width, row.defaults.get("groups", 1)) for width in WIDTHS]
-    console.print(f"{kind}: {row.source}")
-    console.print(f"options: {options_words(row) or 'none'}")
+    widths = [lcm(width, found.defaults.get("groups", 1)) for width in WIDTHS]
+    console.print(f"{kind}: {found.source}")
+    console.print(f"options: {options_words(found) or 'none'}")
     console.print(f"channels: {', '.join(map(str, widths))}\n")
     outcomes: list[str] = []
     said = ""

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from nasattn.cli.words import duration
 from nasattn.objectives import Objective
 from nasattn.search.run import counts, is_new
 from nasattn.search.spec import StudySpec
@@ -135,10 +136,3 @@ class SearchProgress:
         left = statistics.median(self.seconds) * (self.spec.n_trials - self.spent)
         took = duration(attributes.get("seconds", 0.0))
         return f"{line} {took:>7} {duration(left) if left else '':>7}"
-
-
-def duration(seconds: float) -> str:
-    """45 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

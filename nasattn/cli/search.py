@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +13,11 @@ from rich.console import Console
 
 from nasattn.cli.app import DEFAULT_STORAGE
 from nasattn.cli.data import load_with_progress
+from nasattn.cli.folders import check_folder, make_folder
+from nasattn.cli.front import front_table, front_words
 from nasattn.cli.progress import SearchProgress
-from nasattn.cli.tables import front_table, front_words, plural
+from nasattn.cli.words import plural
 from nasattn.data import ImageData
-from nasattn.errors import StudyError
 from nasattn.evaluate import Setting, check_device, evaluate
 from nasattn.library import shipped
 from nasattn.report import Front, read_front, write_front
@@ -68,27 +68,6 @@ def quick_study(changes: Mapping[str, Any]) -> str | None:
     """The shipped study SPACE_quick, where there is one for the space."""
     name = f"{changes.get('space', 'mobile')}_quick"
     return name if name in shipped("studies") else None
-
-
-def check_folder(folder: Path) -> None:
-    """StudyError where results cannot go there; writes nothing."""
-    try:
-        nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-        usable = nearest.is_dir() and not folder.is_symlink()
-    except OSError as e:
-        raise StudyError(f"--out {folder}: {e.strerror}") from e
-    if not usable and not folder.is_dir():
-        raise StudyError(f"--out {folder}: {nearest} is not a folder")
-
-
-def make_folder(folder: Path) -> None:
-    """A folder, made before anything is trained; StudyError where that cannot be done."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as e:
-        raise StudyError(f"{folder}: cannot be written ({e.strerror})") from e
 
 
 def plan(spec: StudySpec, data: ImageData) -> str:

@@ -5,11 +5,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict
 
 import torch
-from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from nasattn.arch import Architecture
+from nasattn.cli.tables import add_row, number_column, table
 from nasattn.cli.zoo import check_words
 from nasattn.cost import count_cost
 from nasattn.cost.layers import Layer, count_layers
@@ -17,7 +17,7 @@ from nasattn.data.load import MAX_RESOLUTION, MIN_RESOLUTION
 from nasattn.errors import ArchitectureError
 from nasattn.objectives import OBJECTIVES
 from nasattn.parts import HeadSpec, Part
-from nasattn.zoo import ZOO, NamedNetwork, check_published, read_network
+from nasattn.zoo import NamedNetwork, check_published, read_network
 
 MAX_CLASSES = 100_000
 
@@ -40,7 +40,7 @@ def show_command(
         console.print(json_of(network, arch), soft_wrap=True)
         return
     # A plug-in's module, which a file may name, need not know the meta device.
-    device = "meta" if network.name in ZOO else "cpu"
+    device = "meta" if network.in_zoo else "cpu"
     try:
         with torch.device(device):
             model = network.build(num_classes, resolution)
@@ -88,49 +88,48 @@ def print_source(console: Console, network: NamedNetwork) -> None:
 
 def layer_table(layers: Sequence[Layer]) -> Table:
     """A row for each layer with parameters or multiply-adds, and their sum."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
-    table.add_column("layer", overflow="fold")
-    table.add_column("kind", overflow="fold", max_width=16)
-    for column in ("output", "params", "macs M", "%"):
-        table.add_column(column, justify="right", no_wrap=True)
+    kind = Column("kind", overflow="fold", max_width=16)
+    made = table(
+        "layer", kind, *map(number_column, ("output", "params", "macs M", "%")), tight=True
+    )
     params, macs = sum(row.params for row in layers), sum(row.macs for row in layers)
-    for row in layers:
-        table.add_row(row.name, row.kind, "x".join(map(str, row.shape)), *figures(row, macs))
-    table.add_section()
-    table.add_row("total", "", "", *figures(Layer("", "", (), params, macs), macs))
-    return table
+    for layer in layers:
+        shape = "x".join(map(str, layer.shape))
+        add_row(made, (layer.name, layer.kind, shape, *figures(layer, macs)))
+    made.add_section()
+    add_row(made, ("total", "", "", *figures(Layer("", "", (), params, macs), macs)))
+    return made
 
 
-def figures(row: Layer, macs: int) -> tuple[str, str, str]:
+def figures(layer: Layer, macs: int) -> tuple[str, str, str]:
     """Parameters, multiply-adds in millions, and their share of all."""
-    return f"{row.params:,}", f"{row.macs / 1e6:.3f}", f"{100 * row.macs / max(macs, 1):.1f}"
+    share = 100 * layer.macs / max(macs, 1)
+    return f"{layer.params:,}", f"{layer.macs / 1e6:.3f}", f"{share:.1f}"
 
 
 def stage_table(arch: Architecture, resolution: int) -> Table:
     """A row for the stem, each stage, the head, and what holds for the whole network."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in ("part", "map", "width", "depth", "expansion", "kernel", "attention", "other"):
-        left = column in ("part", "attention", "other")
-        table.add_column(column, justify="left" if left else "right", overflow="fold")
+    numbers = map(number_column, ("map", "width", "depth", "expansion", "kernel"))
+    made = table("part", *numbers, "attention", "other", tight=True)
     sizes = arch.map_sizes(resolution)
     stem = arch.stem
     words = other_fields(stem, shown=("width", "stride", "kernel"))
-    table.add_row("stem", str(sizes[0]), str(stem.width), "1", "", str(stem.kernel), "", words)
+    add_row(made, ("stem", str(sizes[0]), str(stem.width), "1", "", str(stem.kernel), "", words))
     for i, (size, stage) in enumerate(zip(sizes[1:], arch.stages, strict=True)):
         spec = stage.attention
         options = " ".join(f"{k}={v}" for k, v in (spec.model_extra or {}).items())
         words = "" if spec.kind == "none" else f"{spec.kind} {spec.placement} {options}"
         cells = (f"stage {i}", size, stage.width, stage.depth, f"{stage.expansion:g}", stage.kernel)
         shown = ("width", "depth", "stride", "expansion", "kernel", "attention")
-        table.add_row(*map(str, cells), words, other_fields(stage, shown))
+        add_row(made, (*map(str, cells), words, other_fields(stage, shown)))
     if arch.fusion.kind != "none":
-        table.add_row("fusion", *[""] * 6, other_fields(arch.fusion))
+        add_row(made, ("fusion", *[""] * 6, other_fields(arch.fusion)))
     rest = other_fields(arch.head, shown=("conv_width", "pooling", "gem_p", "gem_learnable"))
     words = f"{pooling_words(arch.head)} {rest}".strip()
-    table.add_row("head", str(sizes[-1]), str(arch.out_chs), *[""] * 4, words)
+    add_row(made, ("head", str(sizes[-1]), str(arch.out_chs), *[""] * 4, words))
     if words := other_fields(arch, shown=("stem", "stages", "fusion", "head")):
-        table.add_row("whole", *[""] * 6, words)
-    return table
+        add_row(made, ("whole", *[""] * 6, words))
+    return made
 
 
 def pooling_words(head: HeadSpec) -> str:

@@ -1,23 +1,19 @@
 """`nasattn spaces`: the search spaces that ship."""
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from nasattn.cli.tables import add_row, name_column, number_column, table
 from nasattn.library import shipped
-from nasattn.space import load_space
+from nasattn.space import load_outline
 
 
 def spaces_command() -> None:
     """A table of the shipped spaces."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("space", "parameters", "baselines", "description"):
-        table.add_column(column, justify="right" if column == "parameters" else "left")
+    made = table(name_column("space"), number_column("parameters"), "baselines", "description")
     for name in shipped("search_spaces"):
-        space = load_space(name)
+        space = load_outline(name)
         cells = (name, str(len(space.free)), " ".join(space.baselines), space.description)
-        table.add_row(*map(Text, cells))
+        add_row(made, cells)
     console = Console(highlight=False)
-    console.print(table)
+    console.print(made)
     console.print("next: nasattn search --space mobile", style="dim")

@@ -5,17 +5,17 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
+from textwrap import TextWrapper
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from nasattn.baselines.baseline import PICTURES, Pictures, Published
+from nasattn.baselines.baseline import COUNTED, PICTURES, UNITS, Pictures, Published
+from nasattn.cli.tables import add_row, name_column, number_column, table
 from nasattn.cost import StaticCost
 from nasattn.objectives import OBJECTIVES
-from nasattn.zoo import COUNTED, Check, NamedNetwork, check_published, select_networks
+from nasattn.zoo import Check, NamedNetwork, check_published, select_networks
 
 Row = dict[str, Any]
 
@@ -65,7 +65,7 @@ def verify_zoo(console: Console, networks: Iterable[NamedNetwork], paper: str | 
         f"{len(right['no'])} cannot be reproduced, {len(off)} off"
     )
     for check in off:
-        console.print(f"- {check.network.name} {check_words(check)}")
+        print_item(console, f"{check.network.name} {check_words(check)}")
     print_reasons(console, counted)
     return 1 if off else 0
 
@@ -77,7 +77,13 @@ def print_reasons(console: Console, checks: Iterable[Check]) -> None:
         console.print("cannot be reproduced:")
     for check in lost:
         claim, count = claim_words(check.figure), count_words(check)
-        console.print(f"- {check.network.name} {claim}: {count}")
+        print_item(console, f"{check.network.name} {claim}: {count}")
+
+
+def print_item(console: Console, words: str) -> None:
+    """A line of a list; what does not fit stands below it, indented."""
+    wrap = TextWrapper(console.width, subsequent_indent="  ", break_on_hyphens=False)
+    console.print(wrap.fill(f"- {words}"))
 
 
 def check_words(check: Check) -> str:
@@ -85,7 +91,7 @@ def check_words(check: Check) -> str:
     words = claim_words(check.figure)
     if check.counted is None:
         return f"{words}; {check.figure.why}" if check.figure.why else words
-    verdict = VERDICTS[check.figure.verdict] if check.holds else "off"
+    verdict = VERDICTS.get(check.verdict, check.verdict)
     return f"{words}: {verdict}, {count_words(check)}"
 
 
@@ -95,31 +101,28 @@ def claim_words(figure: Published) -> str:
 
 
 def count_words(check: Check) -> str:
-    """Our count beside a published figure, and the reason for what is between them."""
+    """Our count in a published figure's unit, and the reason for what is between them."""
     assert check.counted is not None
-    words = f"{OBJECTIVES[check.figure.metric].show(check.counted)} M counted"
+    unit = check.figure.printed.partition(" ")[2]
+    words = f"{check.counted / UNITS[unit]:.2f} {unit} counted"
     return f"{words}; {check.figure.why}" if check.figure.why else words
 
 
 def print_table(console: Console, networks: Iterable[NamedNetwork], paper: str | None) -> None:
     """A row for each published count, and one for each network without."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
-    table.add_column("network", overflow="fold")
-    table.add_column("pictures", no_wrap=True)
-    for column in ("params", "macs", "published", "off %"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("paper", no_wrap=True)
+    numbers = map(number_column, ("params", "macs", "published", "off %"))
+    ends = name_column("verdict"), name_column("paper")
+    made = table("network", name_column("pictures"), *numbers, *ends, tight=True)
     found = []
     for family, members in groupby(networks, key=attrgetter("family")):
-        table.add_row(Text(family, style="bold"))
+        made.add_row(Text(family, style="bold"))
         for network in members:
             checks = [check for check in checks_of(network, paper) if check.cost]
             for cells in network_rows(network, checks):
-                table.add_row(*cells)
+                add_row(made, cells)
             found += checks
-        table.add_section()
-    console.print(table)
+        made.add_section()
+    console.print(made)
     console.print(
         "\nparams, macs: our counts in millions, for the figure's pictures (side/classes)"
         "\nfit: by a reading chosen because it has the figure; no: no reading has it"
@@ -142,9 +145,8 @@ def network_rows(network: NamedNetwork, checks: Sequence[Check]) -> Iterator[tup
         figure = check.figure
         words = f"{figure.metric} {figure.printed}"
         ratio = 1 + check.difference
-        difference = f"{100 * check.difference:+.1f}" if ratio < 2 else f"x{ratio:.0f}"
-        verdict = figure.verdict if check.holds else "off"
-        yield (name, *ours, words, difference, verdict, figure.paper)
+        difference = f"{100 * check.difference:+z.1f}" if ratio < 2 else f"x{ratio:.0f}"
+        yield (name, *ours, words, difference, check.verdict, figure.paper)
         name, last = "", pictures
 
 

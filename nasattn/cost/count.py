@@ -79,17 +79,8 @@ def count_cost(model: nn.Module, resolution: int, in_chs: int = 3) -> StaticCost
     running its body whatever the picture. It counts as run_share times its body; nested shares
     multiply. Raises EvaluationError where a part with a `run_share` is not made so.
     """
-    like = next(model.parameters(), torch.empty(0))
-    x = torch.zeros(1, in_chs, resolution, resolution, device=like.device, dtype=like.dtype)
-    counter = _Counter()
-    with (
-        _eval_mode(model),
-        _every_body(model, counter),
-        torch.no_grad(),
-        _plain_attention(),
-        counter,
-    ):
-        model(x)
+    counter = Counter()
+    counter.run(model, resolution, in_chs)
     # torch's rules give two operations a multiply-add
     return StaticCost(
         params=count_params(model),
@@ -99,7 +90,7 @@ def count_cost(model: nn.Module, resolution: int, in_chs: int = 3) -> StaticCost
     )
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the operations of what runs, by torch's rules, and notes what has none."""
 
     supports_higher_order_operators = True
@@ -110,6 +101,19 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.share = 1.0  # of the pictures: those that reach what runs now
         self.skipped = 0.0  # operations left out for the mean picture
         self.uncounted: set[str] = set()
+
+    def run(self, model: nn.Module, resolution: int, in_chs: int = 3) -> None:
+        """Run a network once, as `count_cost` says, and count it."""
+        like = next(model.parameters(), torch.empty(0))
+        x = torch.zeros(1, in_chs, resolution, resolution, device=like.device, dtype=like.dtype)
+        with (
+            _eval_mode(model),
+            _every_body(model, self),
+            torch.no_grad(),
+            _plain_attention(),
+            self,
+        ):
+            model(x)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -143,7 +147,7 @@ def is_free(operator: Any) -> bool:
 
 
 @contextmanager
-def _every_body(model: nn.Module, counter: _Counter) -> Iterator[None]:
+def _every_body(model: nn.Module, counter: Counter) -> Iterator[None]:
     """All parts that may be skipped run, and the counter knows for which share of pictures."""
     with ExitStack() as stack:
         for name, part in model.named_modules():
@@ -154,7 +158,7 @@ def _every_body(model: nn.Module, counter: _Counter) -> Iterator[None]:
 
 
 @contextmanager
-def _run_all(part: Any, counter: _Counter) -> Iterator[None]:
+def _run_all(part: Any, counter: Counter) -> Iterator[None]:
     share, outer = part.run_share, []
 
     def enter(*_: object) -> None:

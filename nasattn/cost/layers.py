@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from nasattn.cost.count import count_cost
+from nasattn.cost.count import Counter
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,9 @@ def count_layers(model: nn.Module, resolution: int, in_chs: int = 3) -> list[Lay
     A parameter that two parts share counts where it first stands, and a product in the forward
     of a part that has children counts for that part.
     """
-    counter = FlopCounterMode(display=False)
-    with _watched(model, counter) as ran, counter:
-        count_cost(model, resolution, in_chs)
+    counter = Counter()
+    with _watched(model, counter) as ran:
+        counter.run(model, resolution, in_chs)
     layers: list[Layer] = []
     seen: set[int] = set()
     for name, part in model.named_modules():
@@ -61,18 +60,18 @@ class _Run:
 
 
 @contextmanager
-def _watched(model: nn.Module, counter: FlopCounterMode) -> Iterator[dict[nn.Module, _Run]]:
+def _watched(model: nn.Module, counter: Counter) -> Iterator[dict[nn.Module, _Run]]:
     """Take down what each part does, by what the counter shows before and after it."""
     ran: dict[nn.Module, _Run] = {}
     before: list[int] = []  # the counter when each part that now runs began
     inner: list[int] = [0]  # what the children of each part that now runs have taken so far
 
     def enter(part: nn.Module, args: Any) -> None:
-        before.append(counter.get_total_flops())
+        before.append(counter.flops)
         inner.append(0)
 
     def leave(part: nn.Module, args: Any, output: Any) -> None:
-        flops = counter.get_total_flops() - before.pop()
+        flops = counter.flops - before.pop()
         run = ran.setdefault(part, _Run())
         run.flops += flops - inner.pop()
         inner[-1] += flops

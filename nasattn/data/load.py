@@ -53,6 +53,19 @@ def open_test(
     return _build(order, progress)[1] if test is None else test
 
 
+def is_here(source: str, resolution: int | None = None, *, cache_dir: Path) -> bool:
+    """Whether `load_data` of the same arguments finds pictures without a download."""
+    if source in DATASETS:
+        if not DATASETS[source].remote:
+            return True
+        entry = _order(source, resolution, cache_dir, seed=0).entry
+        return entry.test.is_file() and read_data(entry) is not None
+    try:
+        return Path(source).expanduser().exists()
+    except (OSError, RuntimeError):  # a name that no file can have, an unknown ~user
+        return False
+
+
 @dataclass(frozen=True, eq=False)
 class _Order:
     """What was asked for, checked."""

@@ -29,6 +29,7 @@ class Dataset:
     read: Callable[[Path], Pictures]  # cache folder -> pictures at their own size
     resolution: int  # in pixels, unless the user names another
     mirror: bool  # whether a mirrored picture keeps its class
+    remote: bool = True  # whether it is downloaded where it is not yet
 
 
 def named_source(name: str, cache_dir: Path) -> Source:
@@ -98,7 +99,7 @@ def quiet_download() -> Iterator[None]:
 
 
 DATASETS = {
-    "digits": Dataset(read_digits, resolution=16, mirror=False),
+    "digits": Dataset(read_digits, resolution=16, mirror=False, remote=False),
     "cifar10": Dataset(partial(read_cifar, "CIFAR10"), resolution=32, mirror=True),
     "cifar100": Dataset(partial(read_cifar, "CIFAR100"), resolution=32, mirror=True),
 }

@@ -14,10 +14,9 @@ from pydantic import ConfigDict, Field, FiniteFloat
 
 from nasattn.data.images import Skipped
 from nasattn.errors import DataError, shown
-from nasattn.spec import Spec, parse
+from nasattn.spec import Name, Spec, parse
 
 SplitName = Literal["train", "val"]
-Name = Annotated[str, Field(pattern=r"^\P{Cc}+$")]  # no control characters: it will be printed
 Side = Annotated[int, Field(gt=0, le=100_000)]
 
 # (annotations, folder of the pictures): the plain form, COCO's own, Roboflow's.

@@ -3,9 +3,9 @@
 import torch
 
 from nasattn.arch import Architecture
+from nasattn.fit import load_into
 from nasattn.model import Network, build_model
 from nasattn.pretrained import Pretrained
-from nasattn.weights import last_layer, load_into
 
 
 def init_backbone(backbone: Network, arch: Architecture, pretrained: Pretrained) -> None:
@@ -18,5 +18,4 @@ def init_backbone(backbone: Network, arch: Architecture, pretrained: Pretrained)
         whole = build_model(arch, 1)
     load_into(whole, pretrained.tensors, pretrained.where, transfer=True)
     trained = whole.state_dict()
-    bare = set(last_layer(backbone))
-    backbone.load_state_dict({n: trained[n] for n in backbone.state_dict() if n not in bare}, False)
+    backbone.load_state_dict({name: trained[name] for name in backbone.state_dict()})

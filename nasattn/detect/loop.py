@@ -3,8 +3,8 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -19,6 +19,7 @@ from nasattn.detect.pictures import Sample, sample_batches
 from nasattn.detect.score import Found, Scores, score
 from nasattn.errors import EvaluationError
 from nasattn.spec import Spec
+from nasattn.train.checkpoint import Checkpoint, Stateful
 from nasattn.train.recipe import Share
 
 EVAL_BATCH = 8
@@ -47,6 +48,16 @@ class DetectEpoch:
     scores: Scores
     seconds: float
 
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> "DetectEpoch":
+        """From a row of a checkpoint's curve."""
+        number, loss, parts, scores, seconds = row
+        return cls(number, loss, parts, Scores.of(scores), seconds)
+
+    def as_row(self) -> tuple[Any, ...]:
+        """Plain values, in the order of the fields."""
+        return self.number, self.loss, self.parts, asdict(self.scores), self.seconds
+
 
 OnStep = Callable[[int, int], None]  # (steps done, steps of the epoch)
 
@@ -62,12 +73,14 @@ def train_detector(
     device: str = "cpu",
     on_step: OnStep = lambda done, steps: None,
     on_epoch: Callable[[DetectEpoch], None] = lambda epoch: None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[DetectEpoch]:
     """Train in place on `train`, watching `val`; returns the learning curve.
 
     `seed` alone decides order, mirror images and which boxes are sampled; on one processor equal
-    seeds give equal weights. Raises EvaluationError when the loss is not finite, DataError where
-    `val` shows no object.
+    seeds give equal weights. With a `checkpoint` a training that was stopped goes on after its
+    last whole epoch, to the same weights as if it had not been stopped. Raises EvaluationError
+    when the loss is not finite, DataError where `val` shows no object.
     """
     check_objects(val)
     rng = Generator().manual_seed(seed)
@@ -78,10 +91,11 @@ def train_detector(
         model.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay
     )
     schedule = LambdaLR(optimizer, lr_factor(recipe, steps))
-    curve: list[DetectEpoch] = []
+    parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule}
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # torchvision samples boxes, and dropout units, by this generator
-        for number in range(1, recipe.epochs + 1):
+        curve = [DetectEpoch.of(r) for r in checkpoint.restore(parts, rng)] if checkpoint else []
+        for number in range(len(curve) + 1, recipe.epochs + 1):
             start = time.perf_counter()
             model.train()
             total: dict[str, Tensor] = {}
@@ -106,15 +120,18 @@ def train_detector(
                 for name, part in losses.items():
                     total[name] = total.get(name, torch.zeros((), device=device)) + part.detach()
                 on_step(step, steps)
-            parts = {name: part.item() / steps for name, part in total.items()}
-            if not math.isfinite(sum(parts.values())):
+            means = {name: part.item() / steps for name, part in total.items()}
+            mean_loss = sum(means.values())
+            if not math.isfinite(mean_loss):
                 raise EvaluationError(
-                    f"the loss is {sum(parts.values())} after epoch {number} (lr {recipe.lr:g});"
+                    f"the loss is {mean_loss} after epoch {number} (lr {recipe.lr:g});"
                     " try a lower one"
                 )
             scores = evaluate_detector(model, val, resolution=resolution, device=device)
             seconds = time.perf_counter() - start
-            curve.append(DetectEpoch(number, sum(parts.values()), parts, scores, seconds))
+            curve.append(DetectEpoch(number, mean_loss, means, scores, seconds))
+            if checkpoint:
+                checkpoint.save(parts, rng, [epoch.as_row() for epoch in curve])
             on_epoch(curve[-1])
     return curve
 
@@ -139,7 +156,7 @@ def inputs(samples: Sequence[Sample], device: str) -> tuple[list[Tensor], list[d
 
 @torch.inference_mode()
 def evaluate_detector(
-    model: FasterRCNN, split: CocoSplit, *, resolution: int, device: str = "cpu"
+    model: nn.Module, split: CocoSplit, *, resolution: int, device: str = "cpu"
 ) -> Scores:
     """COCO's average precision on a split, in pixels of its files."""
     check_objects(split)

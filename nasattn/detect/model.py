@@ -43,11 +43,13 @@ class Backbone(nn.Module):
 
 
 def build_backbone(arch: Architecture) -> Network:
-    """The network of an architecture as far as a detector runs it: stem and stages, bare head.
+    """The network of an architecture as far as a detector runs it: stem and stages, no head.
 
     Strides are taken as they stand: `at_resolution` would take away the maps that are asked for.
     """
-    return build_model(arch.model_copy(update={"head": HeadSpec(), "fusion": FusionSpec()}), 1)
+    network = build_model(arch.model_copy(update={"head": HeadSpec(), "fusion": FusionSpec()}), 1)
+    network.classifier = nn.Sequential()  # its weights would be kept, and never trained
+    return network
 
 
 def build_detector(

@@ -1,7 +1,7 @@
 """Average precision as COCO defines it, computed by pycocotools."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +51,11 @@ class Scores:
     n_pictures: int
     n_objects: int
     classes: tuple[ClassScore, ...]
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "Scores":
+        """From what `asdict` made of them."""
+        return cls(**dict(plain) | {"classes": tuple(ClassScore(**c) for c in plain["classes"])})
 
 
 def score(pictures: Sequence[Picture], found: Sequence[Found], classes: Sequence[str]) -> Scores:

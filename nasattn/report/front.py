@@ -20,6 +20,7 @@ from nasattn.evaluate import State
 from nasattn.files import write_text
 from nasattn.parts import FusionSpec
 from nasattn.search.run import STATES, is_new
+from nasattn.train.metrics import Share
 
 GROUND = ("settings", "environment", "n_val", "n_classes")
 FACTS = ("recipe_id", "seed", "device", "threads", "seconds", "latency", "static")
@@ -71,11 +72,10 @@ class Front:
 
         It speaks of the pictures alone; another training seed would add to it.
         """
-        z, n = 1.96, self.n_val
+        n = self.n_val
         found = [r.values["top1"] for r in self.rows if r.on_front and "top1" in r.values] or [0.5]
-        return max(
-            z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) for p in found
-        )
+        intervals = [Share(round(top1 * n), n).interval for top1 in found]
+        return max((high - low) / 2 for low, high in intervals)
 
 
 def read_front(study: optuna.Study) -> Front:

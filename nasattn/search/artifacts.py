@@ -5,15 +5,19 @@ import io
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-
-from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
-from optuna.trial import Trial
+from typing import TYPE_CHECKING
 
 from nasattn.train.loop import Epoch
 
+if TYPE_CHECKING:
+    from optuna.trial import Trial
 
-def attach(trial: Trial, files: Mapping[str, str], folder: Path) -> None:
+
+def attach(trial: "Trial", files: Mapping[str, str], folder: Path) -> None:
     """Keep texts as artifacts under their file names (once, however often a trial is redone)."""
+    # Slow to import, and `nasattn train` writes curves without it.
+    from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
+
     missing = files.keys() - {meta.filename for meta in get_all_artifact_meta(trial)}
     folder.mkdir(parents=True, exist_ok=True)
     store = FileSystemArtifactStore(folder)

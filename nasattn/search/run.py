@@ -129,10 +129,7 @@ class _Search:
         except Exception as e:  # a bug: it shows itself, and the next start goes on behind it
             self.tell(trial, Evaluation("failed", reason=f"bug: {e!r}"))
             raise
-        files = {"architecture.json": arch.to_json() + "\n"}
-        if evaluation.curve:
-            files["curve.csv"] = curve_csv(evaluation.curve)
-        attach(trial, files, self.artifacts)
+        write_artifacts(trial, arch, evaluation, self.artifacts)
         return self.tell(trial, evaluation)
 
     def decode(self, params: Params) -> Architecture:
@@ -142,8 +139,7 @@ class _Search:
 
     def tell(self, trial: Trial, evaluation: Evaluation) -> FrozenTrial:
         """Write what was found; the tell comes last, so that a kill before it redoes the trial."""
-        for name, value in (self.facts | _attributes(evaluation)).items():
-            trial.set_user_attr(name, value)
+        write_facts(trial, evaluation, self.facts)
         return self.end(trial, evaluation.state, evaluation.values, evaluation.violations)
 
     def tell_again(self, trial: Trial, first: FrozenTrial) -> FrozenTrial:
@@ -163,6 +159,20 @@ class _Search:
         complete = state == "complete"
         told = [values[name] for name in self.spec.objectives] if complete else None
         return self.study.tell(trial, told, state=TRIAL_STATES[state])
+
+
+def write_facts(trial: Trial, evaluation: Evaluation, facts: dict[str, Any]) -> None:
+    """Write an Evaluation, and what is known beside it, into a trial's user attributes."""
+    for name, value in (facts | _attributes(evaluation)).items():
+        trial.set_user_attr(name, value)
+
+
+def write_artifacts(trial: Trial, arch: Architecture, evaluation: Evaluation, folder: Path) -> None:
+    """Keep a trial's architecture.json and curve.csv beside the storage."""
+    files = {"architecture.json": arch.to_json() + "\n"}
+    if evaluation.curve:
+        files["curve.csv"] = curve_csv(evaluation.curve)
+    attach(trial, files, folder)
 
 
 def _attributes(evaluation: Evaluation) -> dict[str, Any]:

@@ -1,19 +1,21 @@
 """StudySpec: everything that a search is told, as one frozen value or one YAML file."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PositiveInt, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from nasattn.attention.plugins import plugin_digests
 from nasattn.errors import StudyError, UnknownNameError
+from nasattn.files import slug as slug
 from nasattn.library import find_file
 from nasattn.objectives import Constraint, Objective, get_objective, parse_constraint
 from nasattn.search.samplers import SAMPLERS
 from nasattn.space import SearchSpace
 from nasattn.spec import Spec, parse, read_yaml
 from nasattn.train.recipe import Recipe, from_named
+
+Threads = Annotated[int, Field(gt=0, le=1024)]
 
 
 class StudySpec(Spec):
@@ -33,7 +35,7 @@ class StudySpec(Spec):
     objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("top1", "macs", "latency_ms")
     constraints: tuple[str, ...] = ()
     device: str = "cpu"
-    threads: PositiveInt = 1  # of the processor; on a busy machine one is faster than several
+    threads: Threads = 1  # of the processor; on a busy machine one is faster than several
 
     @field_validator("objectives")
     @classmethod
@@ -89,11 +91,6 @@ class StudySpec(Spec):
         text = space.model_dump_json()
         code = {k: digest for k, digest in plugin_digests().items() if f'"{k}"' in text}
         return own | facts | ({"plugins": code} if code else {})
-
-
-def slug(text: str) -> str:
-    """Text as a plain file name: other characters become `_`, and it never leads elsewhere."""
-    return re.sub(r"[^\w.+-]+", "_", text, flags=re.ASCII).strip(".")[:100] or "_"
 
 
 def load_study_spec(name: str | None, changes: dict[str, Any]) -> StudySpec:

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from filelock import FileLock, Timeout
@@ -77,11 +77,22 @@ def without_password(url: str) -> str:
 
 def _check_tables(file: Path, url: str) -> None:
     """StudyError for a database of somebody else's, in which Optuna would make its tables."""
-    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
-        query = "select name from sqlite_master where type = 'table'"
-        tables = {name for (name,) in database.execute(query)}
+    try:
+        tables = _tables(file, "ro")
+    except sqlite3.OperationalError as e:
+        if e.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+            raise
+        # A process was killed in mid-commit: sqlite takes that back first, and has to write for it.
+        tables = _tables(file, "rw")
     if tables and "studies" not in tables:
         raise StudyError(f"storage {url!r}: {file} is a database, but not an Optuna storage")
+
+
+def _tables(file: Path, mode: Literal["ro", "rw"]) -> set[str]:
+    """The names of a database's tables."""
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode={mode}", uri=True)) as database:
+        query = "select name from sqlite_master where type = 'table'"
+        return {name for (name,) in database.execute(query)}
 
 
 def check_storage(url: str, name: str, *, resume: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from nasattn.errors import UnknownNameError
-from nasattn.spec import Spec
+from nasattn.spec import Name, Spec
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -25,7 +25,7 @@ class Augmentation(Spec):
 class Recipe(Spec):
     """Optimiser, schedule, augmentation, length. A recipe_id names all that acts on the weights."""
 
-    name: str = "own"
+    name: Name = "own"
     epochs: Annotated[int, Field(gt=0, le=100_000)]
     batch_size: PositiveInt = 128
     optimizer: Literal["sgd", "adamw"] = "sgd"

@@ -1,0 +1,1 @@
+"""Ablation: `statistics` compares arms with a base, `factorial` reads designs, `power` plans."""

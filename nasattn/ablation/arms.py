@@ -1,0 +1,159 @@
+"""The arms of an ablation and what each is compared with."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+from nasattn.ablation.parts import PartSpec, check_parts, without
+from nasattn.arch import Architecture, parse_architecture
+from nasattn.errors import AblationError, UnknownNameError
+from nasattn.paths import expand_path, get_path, is_active, set_path
+
+BASE, PLAIN, CONTROL = "base", "plain", "control"
+MAX_ARMS = 64
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """An arm, the arm that it is compared with, and the design that asks for it."""
+
+    arm: str
+    reference: str
+    design: str  # leave one out, add one in, ladder, factorial, swap, sweep, capacity
+
+
+@dataclass
+class Design:
+    """Arms under construction: networks by name, each once, and the contrasts between them."""
+
+    base: Architecture
+    parts: Mapping[str, PartSpec]
+    arms: dict[str, Architecture] = field(default_factory=dict)
+    contrasts: list[Contrast] = field(default_factory=list)
+    levels: dict[str, dict[str, str]] = field(default_factory=dict)  # of a factorial, by arm
+
+    def __post_init__(self) -> None:
+        self.arms[BASE] = self.base
+
+    def with_parts(self, on: Iterable[str]) -> str:
+        """The arm that has some of the parts and lacks the others; made where it is not there."""
+        kept = [name for name in self.parts if name in set(on)]
+        left = [key for key in self.parts if key not in kept]
+        return self.add(
+            self._name(kept, left), without(self.base, [self.parts[key] for key in left])
+        )
+
+    def _name(self, kept: list[str], left: list[str]) -> str:
+        """`base` with all parts, `plain` with none, `-eca` without one, else `+eca+lsa`."""
+        if not left or not kept:
+            return PLAIN if left else BASE
+        if len(kept) > 1 and set(left) == self.dependents(left[0]):
+            return f"-{left[0]}"
+        return "".join(f"+{name}" for name in kept)
+
+    def add(self, name: str, arch: Architecture) -> str:
+        """Put in an arm; a network that stands under another name is refused."""
+        for other, present in self.arms.items():
+            if present == arch and other != name:
+                raise AblationError(f"arms {other!r} and {name!r} are the same network")
+        self.arms[name] = arch
+        if len(self.arms) > MAX_ARMS:
+            raise AblationError(f"the design has over {MAX_ARMS} arms; take fewer parts or values")
+        return name
+
+    def at_resolution(self, resolution: int) -> "Design":
+        """The arms for pictures of a size; refuses two that are the same network there."""
+        adapted = Design(self.base.at_resolution(resolution), self.parts)
+        for name, arch in self.arms.items():
+            adapted.add(name, arch.at_resolution(resolution))
+        adapted.contrasts, adapted.levels = self.contrasts, self.levels
+        return adapted
+
+    def compare(self, arm: str, reference: str, design: str) -> None:
+        """Ask for a contrast, once and one way round."""
+        if not any({c.arm, c.reference} == {arm, reference} for c in self.contrasts):
+            self.contrasts.append(Contrast(arm, reference, design))
+
+    def dependents(self, name: str) -> set[str]:
+        """A part and those that say nothing without it."""
+        return {name} | {key for key, part in self.parts.items() if name in part.needs}
+
+
+def leave_one_out(design: Design) -> None:
+    """The base without each part (and what says nothing without it), and without all of them."""
+    for name in design.parts:
+        kept = [key for key in design.parts if key not in design.dependents(name)]
+        if len(kept) < len(design.parts):
+            design.compare(design.with_parts(kept), BASE, "leave one out")
+    if design.parts:
+        design.compare(design.with_parts(()), BASE, "leave all out")
+
+
+def add_one_in(design: Design) -> None:
+    """The plain network with each part (and what that needs), against the same without it."""
+    for name, part in design.parts.items():
+        reference = design.with_parts(part.needs)
+        arm = design.with_parts((*part.needs, name))
+        design.compare(arm, reference, "add one in")
+
+
+def ladder(design: Design, order: Sequence[str]) -> None:
+    """Parts put in one after the other, each rung against the one before.
+
+    What a part seems to give hangs on the rungs below it: that is the papers' habit, and its flaw.
+    """
+    for name in order:
+        if name not in design.parts:
+            raise UnknownNameError("part", name, known=design.parts, where="ladder")
+    for i, name in enumerate(order):
+        if missing := [n for n in design.parts[name].needs if n not in order[:i]]:
+            raise AblationError(f"ladder: {name!r} needs {missing[0]!r} on a rung below")
+        arm, below = design.with_parts(order[: i + 1]), design.with_parts(order[:i])
+        design.compare(arm, below, "ladder")
+
+
+def factorial(design: Design) -> None:
+    """Every combination of the parts that stand by themselves; the others stay in."""
+    free = [name for name, part in design.parts.items() if not part.needs]
+    design.parts = {name: design.parts[name] for name in free}
+    for size in range(len(free), -1, -1):
+        for on in combinations(free, size):
+            arm = design.with_parts(on)
+            design.levels[arm] = {name: "on" if name in on else "off" for name in free}
+            if arm != BASE:
+                design.compare(arm, BASE, "factorial")
+
+
+def swap(design: Design, field_path: str, values: Sequence[Any], kind: str = "swap") -> None:
+    """The base with other values of a field wherever it stands, against the base."""
+    for value in values:
+        arch = with_value(design.base, field_path, value)
+        if arch == design.base:
+            continue  # the base itself is one of the values
+        name = f"{field_path.removeprefix('stages.*.')}={value}"
+        design.compare(design.add(name, arch), BASE, kind)
+
+
+def with_value(base: Architecture, path: str, value: Any) -> Architecture:
+    """`base` with a field set wherever it means something.
+
+    A new attention kind goes where the base has attention, or everywhere if it has none.
+    """
+    tree = base.model_dump()
+    places = [p for p in expand_path(path, len(base.stages)) if is_active(tree, p)]
+    if path.endswith("attention.kind"):
+        places = [p for p in places if get_path(base, p) != "none"] or places
+    if not places:
+        raise AblationError(f"{path}: means nothing in the base network")
+    for place in places:
+        set_path(tree, place, value)
+    return parse_architecture(tree)
+
+
+def build_design(
+    base: Architecture, parts: Mapping[str, PartSpec], name: str = "the base"
+) -> Design:
+    """A design without arms but the base; refuses parts that the base does not have."""
+    check_parts(base, parts, name)
+    return Design(base, dict(parts))

@@ -1,0 +1,126 @@
+"""run_ablation: every arm on every seed, paired by construction, resumable."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from nasattn.ablation.arms import Design
+from nasattn.arch import Architecture
+from nasattn.evaluate import Evaluation
+from nasattn.search.run import TRIAL_STATES, write_artifacts, write_facts
+from nasattn.train.loop import Epoch
+
+Evaluate = Callable[[Architecture, int, Callable[[Epoch], None]], Evaluation]
+
+MAX_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: an arm on a seed."""
+
+    arm: str
+    seed: int
+
+
+class Watcher(Protocol):
+    """Is told what happens, to show it. `done` counts the finished runs, of this call or before."""
+
+    def started(self, run: Run, done: int) -> None: ...
+    def epoch(self, epoch: Epoch) -> None: ...
+    def finished(self, trial: FrozenTrial, done: int) -> None: ...
+
+
+def plan_runs(design: Design, seeds: Sequence[int]) -> list[Run]:
+    """Seed by seed, so that what is there after a stop is balanced."""
+    return [Run(arm, seed) for seed in seeds for arm in design.arms]
+
+
+def run_ablation(
+    study: optuna.Study,
+    design: Design,
+    seeds: Sequence[int],
+    evaluate: Evaluate,
+    *,
+    facts: dict[str, Any],
+    artifacts: Path,
+    watcher: Watcher,
+    stopped: Callable[[list[FrozenTrial]], set[str]] = lambda trials: set(),
+) -> None:
+    """Train what is not there yet; a failed run is recorded with its reason and not tried again.
+
+    `stopped` names the arms that need no further seed; it is asked before each new seed begins.
+    """
+    arms = list(design.arms)
+    distributions = {"arm": CategoricalDistribution(arms), "seed": IntDistribution(0, MAX_SEED)}
+    left: set[str] = set()
+    for seed in seeds:
+        left |= stopped(finished_trials(study))
+        for arm in (arm for arm in arms if arm not in left):
+            if Run(arm, seed) not in done_runs(study):
+                _run_next(
+                    study,
+                    design,
+                    Run(arm, seed),
+                    distributions,
+                    evaluate,
+                    facts,
+                    artifacts,
+                    watcher,
+                )
+
+
+def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The finished runs; one that was killed while it was being asked is none."""
+    trials = study.get_trials(deepcopy=False)
+    return [t for t in trials if t.state.is_finished() and "given_up" not in t.user_attrs]
+
+
+def done_runs(study: optuna.Study) -> set[Run]:
+    """The runs that are finished."""
+    return {run_of(trial) for trial in finished_trials(study)}
+
+
+def run_of(trial: FrozenTrial | Trial) -> Run:
+    """Which run a trial is."""
+    return Run(trial.params["arm"], trial.params["seed"])
+
+
+def _run_next(
+    study: optuna.Study,
+    design: Design,
+    wanted: Run,
+    distributions: dict[str, Any],
+    evaluate: Evaluate,
+    facts: dict[str, Any],
+    artifacts: Path,
+    watcher: Watcher,
+) -> None:
+    """Run trials until the wanted one is done; one that was killed comes out of the queue first."""
+    while wanted not in done_runs(study):
+        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if not waiting:
+            study.enqueue_trial({"arm": wanted.arm, "seed": wanted.seed}, {"arm": wanted.arm})
+        trial = study.ask(distributions)
+        run = run_of(trial)
+        arch = design.arms[run.arm]
+        trial.set_user_attr("arch_id", arch.arch_id)
+        trial.set_user_attr("architecture", arch.to_json())
+        watcher.started(run, len(done_runs(study)))
+        try:
+            evaluation = evaluate(arch, run.seed, watcher.epoch)
+        except Exception as e:  # a bug: it shows itself, and the next start goes on behind it
+            write_facts(trial, Evaluation("failed", reason=f"bug: {e!r}"), facts)
+            study.tell(trial, state=TrialState.FAIL)
+            raise
+        write_artifacts(trial, arch, evaluation, artifacts)
+        write_facts(trial, evaluation, facts | {"seed": run.seed})
+        complete = evaluation.state == "complete"
+        value = evaluation.values["top1"] if complete else None
+        told = study.tell(trial, value, state=TRIAL_STATES[evaluation.state])
+        watcher.finished(told, len(done_runs(study)))

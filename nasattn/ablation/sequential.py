@@ -1,0 +1,175 @@
+"""Looking while the seeds come in: stop an arm early when the answer is clear, at a corrected rule.
+
+The thresholds are fixed before the first run, for all looks and all arms together, so stopping one
+arm changes nothing for another.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from scipy import special
+
+from nasattn.ablation.flips import Floats, seeds_needed
+from nasattn.ablation.power import MAX_ARMS, MAX_SEEDS
+from nasattn.ablation.statistics import ROUND, Comparison, check_settings, verdict
+from nasattn.errors import AblationError, UnknownNameError
+
+SIMULATED = 100_000  # ablations without any effect
+NUMBERS = 4_000_000  # at a time: ablations * seeds * arms
+HOPELESS = 0.1  # conditional power below which more seeds are not worth their cost
+
+Decision = Literal["continue", "stop: effect", "stop: futile"]
+
+
+def obrien_fleming(alpha: float, share: Floats) -> Floats:
+    """Alpha spent when `share` of the seeds is in: little at first (Lan and DeMets 1983)."""
+    result: Floats = 2 * special.ndtr(special.ndtri(alpha / 2) / np.sqrt(share))
+    return result
+
+
+def pocock(alpha: float, share: Floats) -> Floats:
+    """Alpha spent when `share` of the seeds is in: about evenly (Lan and DeMets 1983)."""
+    result: Floats = alpha * np.log(1 + (math.e - 1) * share)
+    return result
+
+
+SPENDING: dict[str, Callable[[float, Floats], Floats]] = {
+    "obrien_fleming": obrien_fleming,
+    "pocock": pocock,
+}
+
+
+@dataclass(frozen=True)
+class Sequential:
+    """A plan of looks: after how many seeds, for how many arms, and how alpha is spent over them.
+
+    The chance that any arm without an effect is ever stopped for one is alpha. That is worked out
+    by simulation for normal differences that share a base: sign flips alone, whose p is 1/32 or
+    more at six seeds, could not spend as little as an early look may. Raises AblationError for
+    looks that do not rise from six seeds or more.
+    """
+
+    looks: tuple[int, ...]
+    n_arms: int
+    alpha: float = 0.05
+    spending: str = "obrien_fleming"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_settings(self.alpha)
+        rising = all(a < b for a, b in zip(self.looks, self.looks[1:], strict=False))
+        needed = seeds_needed(self.alpha)
+        if not self.looks or not rising or self.looks[0] < needed:
+            raise AblationError(f"looks {self.looks} must rise from {needed} seeds or more")
+        if self.looks[-1] > MAX_SEEDS or not 1 <= self.n_arms <= MAX_ARMS:
+            raise AblationError(f"at most {MAX_SEEDS} seeds, and 1 to {MAX_ARMS} arms")
+        if self.spending not in SPENDING:
+            raise UnknownNameError("spending", self.spending, known=SPENDING)
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """|t| that stops an arm at each look; inf where too little alpha is spent by then."""
+        return _thresholds(self.looks, self.n_arms, self.alpha, self.spending, self.seed)
+
+    def decide(self, differences: Sequence[float] | Floats) -> Decision:
+        """What to do with an arm, from its differences to the base so far, one for each seed.
+
+        'stop: futile' before the last look: were the trend to stay as it is, the last look would
+        show an effect with a chance below 10 %. At the last look: none was shown.
+        """
+        d = np.round(np.asarray(differences, dtype=float), ROUND)
+        if len(d) not in self.looks or not np.isfinite(d).all():
+            raise AblationError(f"{len(d)} differences; the looks are at {self.looks}, all finite")
+        look = self.looks.index(len(d))
+        t = student_t(d)
+        if t >= self.thresholds[look]:
+            return "stop: effect"
+        last = look == len(self.looks) - 1
+        hopeless = last or self.conditional_power(t, len(d)) < HOPELESS
+        return "stop: futile" if hopeless else "continue"
+
+    def follow(self, differences: Sequence[float] | Floats) -> tuple[Decision, int]:
+        """The decision that stopped an arm, and after how many seeds; or the last 'continue'.
+
+        `differences` are in the order in which the seeds came in; later ones are not looked at.
+        """
+        decision: Decision = "continue"
+        seen = len(differences)
+        for n in (n for n in self.looks if n <= len(differences)):
+            decision, seen = self.decide(differences[:n]), n
+            if decision != "continue":
+                break
+        return decision, seen
+
+    def settle(self, row: Comparison, differences: Sequence[float] | Floats) -> Comparison:
+        """A comparison as its looks leave it: significant where they stopped it for an effect.
+
+        Its p and its equivalence suppose that nobody looked on the way, so both are taken out.
+        """
+        decision, _ = self.follow(differences)
+        row = replace(
+            row,
+            p=None,
+            p_adjusted=None,
+            p_equivalent=None,
+            equivalent=False,
+            significant=decision == "stop: effect",
+        )
+        return replace(row, verdict=verdict(row, seeds_needed(self.alpha)))
+
+    def conditional_power(self, t: float, n: int) -> float:
+        """Chance that the last look passes its threshold, if the trend after n seeds goes on.
+
+        Source: Lan and Wittes 1988, The B-Value; with t as the normal value of the same p.
+        """
+        share = n / self.looks[-1]
+        z = _normal(t, n)
+        threshold = _normal(self.thresholds[-1], self.looks[-1])
+        return float(special.ndtr((z / math.sqrt(share) - threshold) / math.sqrt(1 - share)))
+
+
+def student_t(differences: Floats) -> float:
+    """|t| of a mean; inf for equal differences that are not 0, 0 for those that are."""
+    mean, spread = abs(float(differences.mean())), float(np.std(differences, ddof=1))
+    if np.ptp(differences) == 0:
+        return math.inf if mean else 0.0
+    return mean / spread * math.sqrt(len(differences))
+
+
+def _normal(t: float, n: int) -> float:
+    """The normal value of the same p as Student's t."""
+    return -float(special.ndtri(special.stdtr(n - 1, -t)))
+
+
+@lru_cache(maxsize=64)
+def _thresholds(
+    looks: tuple[int, ...], n_arms: int, alpha: float, spending: str, seed: int
+) -> tuple[float, ...]:
+    highest = _null_maxima(looks, n_arms, seed)  # (ablations, looks)
+    spent = SPENDING[spending](alpha, np.array(looks) / looks[-1])
+    running = np.ones(len(highest), dtype=bool)
+    thresholds = []
+    for k, share in enumerate(spent):
+        alarms = int(share * len(highest)) - int((~running).sum())  # that this look may add
+        scores = np.sort(highest[running, k])[::-1]
+        threshold = float(scores[alarms]) if alarms > 0 else math.inf
+        thresholds.append(threshold)
+        running &= highest[:, k] <= threshold
+    return tuple(thresholds)
+
+
+def _null_maxima(looks: tuple[int, ...], n_arms: int, seed: int) -> Floats:
+    """Highest |t| of all arms at each look, in ablations where no part does anything."""
+    rng = np.random.default_rng(seed)
+    found = []
+    chunk = max(1, NUMBERS // (looks[-1] * (n_arms + 1)))
+    for first in range(0, SIMULATED, chunk):
+        tops = rng.standard_normal((min(chunk, SIMULATED - first), looks[-1], n_arms + 1))
+        d = tops[:, :, 1:] - tops[:, :, :1]  # (chunk, seeds, arms)
+        t = [np.abs(d[:, :n].mean(1)) / d[:, :n].std(1, ddof=1) * math.sqrt(n) for n in looks]
+        found.append(np.stack([x.max(axis=-1) for x in t], axis=1))
+    return np.concatenate(found)

@@ -1,0 +1,354 @@
+"""`nasattn ablate`: from a base network to a table of what each of its parts is worth."""
+
+import json
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+
+from nasattn.ablation.arms import BASE, CONTROL, Contrast, Design
+from nasattn.ablation.capacity import widen_to
+from nasattn.ablation.parts import without
+from nasattn.ablation.plan import Plan, make_plan
+from nasattn.ablation.results import read_runs_csv
+from nasattn.ablation.run import Run, done_runs, finished_trials, plan_runs, run_ablation, run_of
+from nasattn.ablation.sequential import Sequential
+from nasattn.ablation.spec import AblationSpec, load_ablation
+from nasattn.ablation.statistics import paired_differences
+from nasattn.arch import Architecture
+from nasattn.cli.app import DEFAULT_STORAGE
+from nasattn.cli.data import load_with_progress
+from nasattn.cli.folders import check_folder, make_folder
+from nasattn.cli.words import duration, plural
+from nasattn.errors import AblationError, shown
+from nasattn.evaluate import Setting, check_device, evaluate
+from nasattn.files import slug
+from nasattn.objectives import get_objective
+from nasattn.report.ablation import AblationResult, from_runs, read_ablation
+from nasattn.report.formats import to_rows, write_ablation
+from nasattn.report.markup import wrapped
+from nasattn.search.environment import environment
+from nasattn.search.storage import artifact_dir, check_storage, open_study
+from nasattn.spec import read_value
+from nasattn.train.loop import Epoch
+from nasattn.zoo import read_network
+
+STEP = 2  # seeds between the looks of a sequential design
+FIRST_LOOK = 6
+SILENCE = 30  # seconds after which a log that is no terminal gets a line
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says beside the ablation itself."""
+
+    storage: str
+    out: Path | None
+    plan: bool
+    spread: float | None
+    sequential: bool
+    as_json: bool
+    cache_dir: Path
+
+
+def ablate_command(
+    base: str | None, file: str | None, changes: Mapping[str, Any], options: Options
+) -> int:
+    """Design, plan or run, compare, write; returns the exit status."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    console = Console(highlight=False, stderr=options.as_json)
+    spec = load_ablation(base, file, dict(changes))
+    check_device(spec.device)
+    torch.set_num_threads(spec.threads)
+    drawn = spec.design(base_network(spec.base))
+    folder = options.out or Path("runs") / spec.study_name
+    check_folder(folder)
+    check_storage(options.storage, spec.study_name, resume=True)
+    data = load_with_progress(console, spec.data, spec.resolution, options.cache_dir)
+    spec = spec.model_copy(update={"resolution": data.resolution})
+    notes = add_control(drawn, data.resolution, len(data.classes)) if spec.wants_control else []
+    design = drawn.at_resolution(data.resolution)
+    setting = Setting(
+        data,
+        spec.recipe,
+        (get_objective("top1"), get_objective("latency_ms")),
+        device=spec.device,
+        shared=design.base,
+    )
+    settings = spec.settings(design, design.base.arch_id, data.content_hash)
+    runs = plan_runs(design, range(spec.seeds))
+    with open_study(options.storage, spec.study_name, {"top1": "maximize"}, settings) as study:
+        console.print(introduction(spec, design, setting), style="dim", markup=False)
+        if options.plan:
+            known = make_plan(
+                design, runs, done_runs(study), setting, options.spread, spread_of(study)
+            )
+            console.print(plan_words(known), markup=False)
+            return 0
+        make_folder(folder)
+        make_folder(artifact_dir(options.storage))
+        describe_study(study, spec, drawn, design, notes, setting)
+        status = run(console, study, spec, design, setting, options, len(runs))
+        result = read_ablation(study)
+    return status or show(console, result, folder, options)
+
+
+def decimal(option: str, text: str | None) -> float | None:
+    """A number given as text; raises AblationError naming the option."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        raise AblationError(f"{option}: {shown(text)} is not a number") from None
+
+
+def fields(option: str, texts: list[str] | None) -> dict[str, list[Any]] | None:
+    """`attention=se,eca` as {'attention': ['se', 'eca']}; values are read as YAML has them."""
+    found: dict[str, list[Any]] = {}
+    for text in texts or []:
+        path, equals, values = text.partition("=")
+        if not equals or not path or not values:
+            raise AblationError(f"{option} {shown(text)}: must be FIELD=VALUE,VALUE,...")
+        found[path] = [read_value(value) for value in values.split(",")]
+    return found or None
+
+
+def base_network(name: str) -> Architecture:
+    """A network of the zoo or a JSON file; a reference has no parts to take out."""
+    network = read_network(name)
+    if network.architecture is None:
+        raise AblationError(f"{name}: is a reference, which has no parts that can be taken out")
+    return network.architecture
+
+
+def add_control(design: Design, resolution: int, n_classes: int) -> list[str]:
+    """Put in the control arm; where there cannot be one, say why."""
+    if not design.parts:
+        return []
+    plain = without(design.base, design.parts.values())
+    try:
+        design.add(CONTROL, widen_to(plain, design.base, resolution, n_classes))
+    except AblationError as e:
+        return [f"no control arm: {str(e).removeprefix('control: ')}"]
+    design.contrasts.append(Contrast(CONTROL, BASE, "capacity"))
+    return []
+
+
+def describe_study(
+    study: optuna.Study,
+    spec: AblationSpec,
+    drawn: Design,
+    design: Design,
+    notes: list[str],
+    setting: Setting,
+) -> None:
+    """Write down once what the runs are, for the report and the dashboard."""
+    if "environment" not in study.user_attrs:
+        latency = setting.meter.measure(setting.meter.reference)
+        study.set_user_attr("reference_ms", latency.reference_ms)
+        study.set_user_attr("n_val", len(setting.data.val_search))
+        study.set_user_attr("n_classes", len(setting.data.classes))
+        study.set_user_attr("environment", environment())
+    arms = {
+        name: {"arch_id": arch.arch_id, "drawn_id": drawn.arms[name].arch_id}
+        for name, arch in design.arms.items()
+    }
+    contrasts = [[c.arm, c.reference, c.design] for c in design.contrasts]
+    facts = {"base": spec.base, "data": setting.data.name, "arms": arms, "contrasts": contrasts}
+    more = {"levels": design.levels, "notes": notes, "margin": spec.margin}
+    study.set_user_attr("ablation", facts | more)
+
+
+def run(
+    console: Console,
+    study: optuna.Study,
+    spec: AblationSpec,
+    design: Design,
+    setting: Setting,
+    options: Options,
+    n_runs: int,
+) -> int:
+    """Train what is missing; 130 where the user stopped it."""
+    by_seed: dict[int, Setting] = {}
+    reference_ms = study.user_attrs.get("reference_ms")
+
+    def train(arch: Architecture, seed: int, on_epoch: Any) -> Any:
+        if seed not in by_seed:  # latency once: on the first seed
+            rows = setting.objectives if seed == 0 else setting.objectives[:1]
+            by_seed[seed] = replace(setting, seed=seed, objectives=rows, reference_ms=reference_ms)
+        return evaluate(arch, by_seed[seed], on_epoch)
+
+    facts = {
+        "recipe_id": spec.recipe.recipe_id(setting.data.content_hash, mirror=setting.data.mirror),
+        "device": spec.device,
+        "threads": spec.threads,
+    }
+    progress = AblationProgress(console, study, spec.recipe.epochs, n_runs)
+    try:
+        with progress:
+            run_ablation(
+                study,
+                design,
+                range(spec.seeds),
+                train,
+                facts=facts,
+                artifacts=artifact_dir(options.storage),
+                watcher=progress,
+                stopped=stop_rule(design, spec.seeds) if options.sequential else lambda _: set(),
+            )
+    except KeyboardInterrupt:
+        command = shlex.join(["nasattn", *sys.argv[1:]])
+        console.print(
+            f"\nstopped, nothing is lost; to go on: {command}", markup=False, soft_wrap=True
+        )
+        return 130
+    return 0
+
+
+def stop_rule(design: Design, n_seeds: int) -> Any:
+    """Arms whose every contrast is decided, at looks from six seeds on (see Sequential)."""
+    looks = tuple(sorted({*range(FIRST_LOOK, n_seeds, STEP), n_seeds}))
+    rule = Sequential(looks, n_arms=len(design.contrasts))
+
+    def stopped(trials: list[FrozenTrial]) -> set[str]:
+        values = top1_by_arm(trials)
+        open_arms: set[str] = set()
+        for contrast in design.contrasts:
+            pair = (values.get(contrast.arm, {}), values.get(contrast.reference, {}))
+            differences = list(paired_differences(*pair).values())
+            at_look = [n for n in looks if n <= len(differences)]
+            decided = at_look and rule.decide(differences[: at_look[-1]]) != "continue"
+            if not decided:
+                open_arms |= {contrast.arm, contrast.reference}
+        return set(design.arms) - open_arms
+
+    return stopped
+
+
+def top1_by_arm(trials: list[FrozenTrial]) -> dict[str, dict[int, float]]:
+    """arm -> seed -> top1 of the runs that came to an end."""
+    values: dict[str, dict[int, float]] = {}
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE:
+            found = run_of(trial)
+            values.setdefault(found.arm, {})[found.seed] = trial.values[0]
+    return values
+
+
+def spread_of(study: optuna.Study) -> float | None:
+    """The spread of top1 over seeds, pooled over the arms with three runs or more."""
+    arms = [list(v.values()) for v in top1_by_arm(finished_trials(study)).values()]
+    variances = [statistics.variance(values) for values in arms if len(values) > 2]
+    return statistics.fmean(variances) ** 0.5 if any(variances) else None
+
+
+def introduction(spec: AblationSpec, design: Design, setting: Setting) -> str:
+    """What is about to happen, in lines of at most 80 columns for usual names."""
+    data, recipe = setting.data, spec.recipe
+    size = min(recipe.train_size or len(data.train), len(data.train))
+    arms = ", ".join(name for name in design.arms if name != BASE)
+    return (
+        f"ablation {spec.study_name}: {plural(len(design.arms), 'arm')} of {spec.base}, "
+        f"{plural(spec.seeds, 'seed')}\n"
+        f"arms {arms}\n"
+        f"data {data.name}: {size:,} train, {len(data.val_search):,} val-search pictures of "
+        f"{data.resolution}x{data.resolution}, {len(data.classes)} classes\n"
+        f"recipe {recipe.name}, {plural(recipe.epochs, 'epoch')}, {spec.device}, "
+        f"{plural(spec.threads, 'thread')}"
+    )
+
+
+def plan_words(plan: Plan) -> str:
+    """The cost and the power of an ablation."""
+    left = plan.n_runs - plan.n_done
+    done = f", {plan.n_done} of them done" if plan.n_done else ""
+    words = [f"{plural(plan.n_runs, 'run')}{done}; about {duration(plan.seconds)} for {left}"]
+    spread = f"a spread of {100 * plan.spread:.2f} points between seeds ({plan.spread_from})"
+    if plan.detectable is None:
+        words.append(f"not testable: {plan.n_seeds} seeds, 6 are needed")
+    else:
+        words.append(
+            f"with {spread}, {plural(plan.n_contrasts, 'comparison')} and "
+            f"{plural(plan.n_seeds, 'seed')}:\nan effect of {100 * plan.detectable:.2f} points is "
+            "found four times in five (5 % false alarms in all)"
+        )
+    return "\n".join(words)
+
+
+class AblationProgress:
+    """A Watcher for people: a line a run."""
+
+    def __init__(self, console: Console, study: optuna.Study, n_epochs: int, n_runs: int) -> None:
+        self.console = console
+        self.n_epochs, self.n_runs = n_epochs, n_runs
+        self.seconds = [t.user_attrs.get("seconds", 0.0) for t in finished_trials(study)]
+        self.run = Run("", 0)
+        self.last_line = time.monotonic()
+        self.status = console.status("")
+
+    def __enter__(self) -> "AblationProgress":
+        if len(self.seconds) < self.n_runs:
+            self.console.print(f"{'run':>9}   {'arm':<24} seed   top1 %    took    left")
+        self.status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.status.stop()
+
+    def started(self, run: Run, done: int) -> None:
+        self.run = run
+        self.status.update(f"{done + 1}/{self.n_runs} {run.arm}, seed {run.seed}")
+
+    def epoch(self, epoch: Epoch) -> None:
+        where = f"epoch {epoch.number}/{self.n_epochs}"
+        self.status.update(f"{self.run.arm}, seed {self.run.seed}, {where}")
+        if not self.console.is_terminal and time.monotonic() - self.last_line > SILENCE:
+            self._print(f"{'':>9}   {self.run.arm} seed {self.run.seed} {where}")
+
+    def finished(self, trial: FrozenTrial, done: int) -> None:
+        took = trial.user_attrs.get("seconds", 0.0)
+        self.seconds.append(took)
+        left = statistics.median(self.seconds) * (self.n_runs - done)
+        found = run_of(trial)
+        line = f"{f'{done}/{self.n_runs}':>9}   {found.arm:<24} {found.seed:>4}"
+        if trial.state == TrialState.COMPLETE:
+            times = f"{duration(took):>7} {duration(left) if left else '':>7}"
+            self._print(f"{line} {100 * trial.values[0]:>8.2f} {times}")
+        else:
+            self._print(f"{line} failed: {trial.user_attrs['reason']}")
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, markup=False, soft_wrap=True)
+        self.last_line = time.monotonic()
+
+
+def show(console: Console, result: AblationResult, folder: Path, options: Options) -> int:
+    """The table, the files, and the next command."""
+    paths = write_ablation(result, folder)
+    if options.as_json:
+        print(json.dumps({"rows": to_rows(result)}, indent=2))  # noqa: T201
+    else:
+        console.print(wrapped(result, min(console.width, 100)), markup=False, soft_wrap=True)
+    names = ", ".join(path.name for path in paths)
+    console.print(f"\nwritten to {folder}: {names}", markup=False, soft_wrap=True)
+    if options.storage == DEFAULT_STORAGE:
+        console.print("look at it: nasattn dashboard")
+    return 0
+
+
+def compare_command(file: Path, base: str | None, margin: float | None, options: Options) -> int:
+    """The statistics of runs that were made anywhere."""
+    console = Console(highlight=False, stderr=options.as_json)
+    result = from_runs(read_runs_csv(file, base), name=file.stem, margin=margin)
+    folder = options.out or Path("runs") / slug(f"ablate-{file.stem}")
+    check_folder(folder)
+    make_folder(folder)
+    return show(console, result, folder, options)
