@@ -21,9 +21,7 @@ from nasattn.ablation.parts import without
 from nasattn.ablation.plan import Plan, make_plan
 from nasattn.ablation.results import read_runs_csv
 from nasattn.ablation.run import Run, done_runs, finished_trials, plan_runs, run_ablation, run_of
-from nasattn.ablation.sequential import Sequential
 from nasattn.ablation.spec import AblationSpec, load_ablation
-from nasattn.ablation.statistics import paired_differences
 from nasattn.arch import Architecture
 from nasattn.cli.app import DEFAULT_STORAGE
 from nasattn.cli.data import load_with_progress
@@ -42,8 +40,6 @@ from nasattn.spec import read_value
 from nasattn.train.loop import Epoch
 from nasattn.zoo import read_network
 
-STEP = 2  # seeds between the looks of a sequential design
-FIRST_LOOK = 6
 SILENCE = 30  # seconds after which a log that is no terminal gets a line
 
 
@@ -55,7 +51,6 @@ class Options:
     out: Path | None
     plan: bool
     spread: float | None
-    sequential: bool
     as_json: bool
     cache_dir: Path
 
@@ -202,7 +197,6 @@ def run(
                 facts=facts,
                 artifacts=artifact_dir(options.storage),
                 watcher=progress,
-                stopped=stop_rule(design, spec.seeds) if options.sequential else lambda _: set(),
             )
     except KeyboardInterrupt:
         command = shlex.join(["nasattn", *sys.argv[1:]])
@@ -211,26 +205,6 @@ def run(
         )
         return 130
     return 0
-
-
-def stop_rule(design: Design, n_seeds: int) -> Any:
-    """Arms whose every contrast is decided, at looks from six seeds on (see Sequential)."""
-    looks = tuple(sorted({*range(FIRST_LOOK, n_seeds, STEP), n_seeds}))
-    rule = Sequential(looks, n_arms=len(design.contrasts))
-
-    def stopped(trials: list[FrozenTrial]) -> set[str]:
-        values = top1_by_arm(trials)
-        open_arms: set[str] = set()
-        for contrast in design.contrasts:
-            pair = (values.get(contrast.arm, {}), values.get(contrast.reference, {}))
-            differences = list(paired_differences(*pair).values())
-            at_look = [n for n in looks if n <= len(differences)]
-            decided = at_look and rule.decide(differences[: at_look[-1]]) != "continue"
-            if not decided:
-                open_arms |= {contrast.arm, contrast.reference}
-        return set(design.arms) - open_arms
-
-    return stopped
 
 
 def top1_by_arm(trials: list[FrozenTrial]) -> dict[str, dict[int, float]]:

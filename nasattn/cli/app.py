@@ -157,9 +157,6 @@ def ablate(
         bool, typer.Option("--plan", help="Say what it takes and can show, and stop.")
     ] = False,
     spread: Annotated[str | None, name_of("For --plan: top1's spread over seeds.", "X")] = None,
-    sequential: Annotated[
-        bool, typer.Option("--sequential", help="Stop an arm when its answer is clear.")
-    ] = False,
     margin: Annotated[
         str | None, name_of("Smallest top1 difference that matters, as 0.005.", "X")
     ] = None,
@@ -186,9 +183,7 @@ def ablate(
     """Show which part of a network earns its keep, with paired seeds and statistics."""
     from nasattn.cli.ablate import Options, ablate_command, compare_command, decimal, fields
 
-    options = Options(
-        storage, out, plan, decimal("--spread", spread), sequential, json, cache_dir()
-    )
+    options = Options(storage, out, plan, decimal("--spread", spread), json, cache_dir())
     if from_csv is not None:
         raise typer.Exit(compare_command(from_csv, base, decimal("--margin", margin), options))
     training = {"name": recipe, "epochs": epochs, "train_size": train_size}

@@ -1,0 +1,136 @@
+"""`nasattn ablate`, as a user types it."""
+
+import csv
+import json
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from nasattn.cli import main
+
+TINY = {
+    "stem": {"width": 8},
+    "stages": [
+        {"depth": 1, "width": 8, "attention": {"kind": "lam"}},
+        {"depth": 1, "width": 16, "stride": 2, "attention": {"kind": "lam"}},
+    ],
+    "head": {"pooling": "gem"},
+}
+# Four arms of a small network on a handful of digits, one epoch each.
+ABLATE = ["ablate", "--base", "tiny.json", "--resolution", "8", "--train-size", "40"]
+ABLATE += ["--epochs", "1", "--seeds", "2", "--no-control"]
+FILES = {"ablation.csv", "ablation.json", "ablation.md", "ablation.tex", "runs.csv"}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test works in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NASATTN_CACHE", str(cache))
+    monkeypatch.setenv("COLUMNS", "80")
+    Path("tiny.json").write_text(json.dumps(TINY), encoding="utf-8")
+
+
+def nasattn(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run a command in this process; its exit status."""
+    monkeypatch.setattr(sys, "argv", ["nasattn", *arguments])
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        main()
+    except SystemExit as e:
+        return int(e.code or 0)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    return 0
+
+
+def test_ablate_runs_compares_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nasattn(monkeypatch, *ABLATE, "--ladder", "eca,lsa,gem") == 0
+    out = capsys.readouterr().out
+    assert "4 arms of tiny.json, 2 seeds" in out
+    assert "8/8" in out
+    assert "not testable: 2 seeds, 6 are needed" in out
+    assert max(map(len, out.split("\nwritten to")[0].splitlines())) <= 80
+    folder = Path("runs/ablate-tiny-digits")
+    assert FILES <= {path.name for path in folder.iterdir()}
+    rows = list(csv.DictReader((folder / "runs.csv").read_text().splitlines()))
+    assert len(rows) == 8
+
+    assert nasattn(monkeypatch, *ABLATE, "--ladder", "eca,lsa,gem") == 0  # nothing is run twice
+    again = capsys.readouterr().out
+    assert "8/8" not in again
+    table = out[out.index("ablate-tiny-digits: ablation of") :]
+    assert again[again.index("ablate-tiny-digits: ablation of") :] == table
+
+
+def test_plan_says_what_it_takes_and_runs_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--plan", "--seeds", "6", "--spread", "0.01"]
+    assert nasattn(monkeypatch, *ABLATE, *arguments) == 0
+    out = capsys.readouterr().out
+    assert "48 runs; about" in out  # base, three parts left out, plain, three parts added
+    assert "a spread of 1.00 points between seeds (stated)" in out
+    assert not Path("runs").exists()
+
+
+def test_from_csv_compares_runs_made_anywhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["arm,seed,value"]
+    lines += [f"base,{seed},{0.90 + seed / 1000}" for seed in range(6)]
+    lines += [f"-eca,{seed},{0.88 + seed / 1000 + seed % 2 / 5000}" for seed in range(6)]
+    Path("runs.csv").write_text("\n".join(lines) + "\n")
+    assert nasattn(monkeypatch, "ablate", "--from-csv", "runs.csv", "--json", "-o", "x") == 2
+    capsys.readouterr()
+    assert nasattn(monkeypatch, "ablate", "--from-csv", "runs.csv", "--json", "--out", "x") == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    # differences -0.02 and -0.0198: 1 of 2 flips of all signs, of 64
+    assert (row["arm"], row["n"], row["p"], row["significant"]) == ("-eca", 6, 2 / 64, True)
+    assert row["effect"] == pytest.approx(-0.0199)
+    assert "lowers top-1 by 1.99 points" in row["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ablate"], "--base is missing"),
+        (["ablate", "--base", "lamb"], "unknown network 'lamb'; did you mean 'lam'"),
+        (["ablate", "--base", "vgg16"], "vgg16: is a reference"),
+        (["ablate", "--base", "resnet18"], "resnet18: has no part to take out"),
+        ([*ABLATE, "--ladder", "eca,tea"], "ladder: unknown part 'tea'"),
+        ([*ABLATE, "--swap", "attention"], "--swap 'attention': must be FIELD=VALUE"),
+        ([*ABLATE, "--swap", "attention=sse"], "unknown attention 'sse'; did you mean 'se'"),
+        ([*ABLATE, "--sweep", "head.gem_q=1,2"], "'gem_q' is unknown; did you mean 'gem_p'"),
+        ([*ABLATE, "--sweep", "fusion.terms=2"], "fusion.terms: means nothing"),
+        ([*ABLATE, "--seeds", "1"], "seeds: must be greater than or equal to 2, is 1"),
+        ([*ABLATE, "--margin", "few"], "--margin: 'few' is not a number"),
+        ([*ABLATE, "--out", "tiny.json"], "tiny.json"),
+        ([*ABLATE, "--data", "nowhere"], "unknown data 'nowhere'"),
+        (["ablate", "--study", "mobile_quick"], "is a search; `nasattn search --study"),
+        (["ablate", "--from-csv", "none.csv"], "none.csv: cannot be read"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = sorted(Path.cwd().rglob("*"))
+    assert nasattn(monkeypatch, *arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("nasattn: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+    assert sorted(Path.cwd().rglob("*")) == before
