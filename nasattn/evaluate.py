@@ -24,6 +24,7 @@ OnEpoch = Callable[[Epoch], None]
 
 LATENCY_REFERENCE = "mobilenet_v2"
 ALWAYS_KNOWN = ("macs", "params")
+MEMORY_SIGNS = ("out of memory", "can't allocate memory", "DefaultCPUAllocator")
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def evaluate(
                 reason = f"breaks {', '.join(broken)}"
                 break
     except (RuntimeError, ValueError, MemoryError) as e:  # torch's, and our EvaluationError
-        state, reason = "failed", _one_line(e)
+        state, reason = "failed", one_line(e)
     return Evaluation(
         state,
         values,
@@ -191,13 +192,19 @@ def _violations(
     }
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """An error as one line; every form of 'out of memory' under one name."""
     text = str(error).strip().split("\n")[0]
-    memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    if memory or "can't allocate memory" in text or "out of memory" in text:
+    if is_out_of_memory(error):
         return f"out of memory: {text}".rstrip(": ")
     return text or type(error).__name__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; on a processor torch says so in a plain RuntimeError."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in MEMORY_SIGNS)
 
 
 def check_device(device: str) -> str:

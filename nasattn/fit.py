@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from nasattn.errors import WeightsError, shown
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -70,6 +72,25 @@ def fit(
             f"{_describe(source, given)}; it has {len(given)} tensors, the network {len(wanted)}"
         )
     return Fit(sources, by_name, tuple(fresh))
+
+
+def check_values(tensors: Mapping[str, Tensor], where: str) -> None:
+    """WeightsError for tensors that no network can have: of odd numbers, or not finite ones."""
+    for name, tensor in tensors.items():
+        odd = tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype not in FLOATS)
+        if odd:
+            raise WeightsError(
+                f"{where}: {shown(name)} is of type {_type(tensor.dtype)}; must be "
+                f"{', '.join(map(_type, FLOATS))}"
+            )
+        if not tensor.isfinite().all():
+            raise WeightsError(f"{where}: {shown(name)} holds values that are not finite")
+        if kind(name) == "running_var" and (tensor < 0).any():
+            raise WeightsError(f"{where}: {shown(name)} holds a variance below 0")
+
+
+def _type(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def is_counter(name: str) -> bool:

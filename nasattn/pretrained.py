@@ -6,6 +6,7 @@ with `weights_only`.
 
 import hashlib
 import http.client
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from nasattn.data.archive import Damaged, read_arrays
 from nasattn.data.augment import Normalise
 from nasattn.data.named import quiet_download
 from nasattn.errors import UnknownNameError, WeightsError
-from nasattn.fit import is_counter
+from nasattn.fit import check_values, is_counter
 from nasattn.references import Reference
 from nasattn.tensor_file import parse_metadata, read_safetensors
 from nasattn.train.checkpoint import DAMAGE, load_values
@@ -100,7 +101,9 @@ def _names(path: Path) -> list[str]:
 def from_torch(path: Path) -> Pretrained:
     """A state dict that torch saved, by itself or inside a checkpoint."""
     try:
-        held = load_values(path)
+        with warnings.catch_warnings():  # torch asks for a report where a pickle is not its own
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            held = load_values(path)
     except Damaged as e:
         raise WeightsError(f"{path}: {e}") from e
     return Pretrained(_state_dict(held), str(path))
@@ -168,10 +171,12 @@ READERS: dict[str, Callable[[Path], Pretrained]] = {
 
 def _checked(found: Pretrained) -> Pretrained:
     """Only what can be a weight: floats, and the counters beside them. At least one."""
-    tensors = {n: t for n, t in found.tensors.items() if t.is_floating_point() or is_counter(n)}
+    tensors = {
+        name: tensor
+        for name, tensor in found.tensors.items()
+        if tensor.is_floating_point() or tensor.is_complex() or is_counter(name)
+    }
+    check_values(tensors, found.where)
     if not any(tensor.is_floating_point() for tensor in tensors.values()):
         raise WeightsError(f"{found.where}: holds no tensor of floats")
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise WeightsError(f"{found.where}: {name} holds values that are not finite")
     return Pretrained(tensors, found.where, found.normalise)

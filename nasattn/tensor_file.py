@@ -21,7 +21,7 @@ from nasattn.arch import Architecture
 from nasattn.data.augment import Normalise
 from nasattn.errors import WeightsError, shown
 from nasattn.files import write_bytes
-from nasattn.fit import fit, load_into
+from nasattn.fit import check_values, fit, load_into
 from nasattn.spec import Line, Name, Spec, parse
 
 Mean = Annotated[float, Field(allow_inf_nan=False)]
@@ -115,10 +115,11 @@ def read_tensors(path: Path, kind: type[F]) -> TensorFile[F]:
     """Read a file that `write_tensors` wrote.
 
     Raises WeightsError for what is no safetensors file or one of another kind, facts that are not
-    well-formed, and tensors that do not fit.
+    well-formed, tensors that do not fit, and values that no network can have.
     """
     metadata, tensors = read_safetensors(path)
     facts = parse_metadata(metadata, kind, str(path))
+    check_values(tensors, str(path))
     # Shapes only, so that a model larger than its file is never allocated. A plug-in's module
     # need not know the meta device; its tensors are checked when it is built.
     with suppress(RuntimeError), torch.device("meta"):

@@ -13,13 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nasattn.arch import parse_architecture
 from nasattn.cli import main
+from nasattn.cli.folders import check_target, one_writer, write_result
+from nasattn.cli.machine import MOST_PARAMS, check_params, plain_memory_errors
 from nasattn.data import load_data
+from nasattn.errors import ArchitectureError, EvaluationError, StudyError
 from nasattn.evaluate import Setting
 from nasattn.evaluate import evaluate as evaluate_arch
+from nasattn.model import build_model
 from nasattn.objectives import get_objective
 from nasattn.tensor_file import TensorFile, read_tensors, write_tensors
 from nasattn.train.recipe import RECIPES
@@ -83,7 +87,11 @@ def test_train_ends_in_weights_and_evaluate_reads_them(
     assert "recipe quick, 3 epochs, seed 0, cpu, 1 thread" in out
     assert [f" {i}/3 " in out for i in (1, 2, 3)] == [True] * 3
     assert out.rstrip().endswith(f"measure it: nasattn evaluate {WEIGHTS}")
-    assert sorted(path.name for path in WEIGHTS.parent.iterdir()) == ["curve.csv", WEIGHTS.name]
+    assert sorted(path.name for path in WEIGHTS.parent.iterdir()) == [
+        ".lock",
+        "curve.csv",
+        WEIGHTS.name,
+    ]
     facts = read_weights(WEIGHTS).facts
     assert (facts.name, facts.data, facts.resolution, facts.seed) == ("tiny", "digits", 8, 0)
     rows = list(csv.DictReader((WEIGHTS.parent / "curve.csv").read_text().splitlines()))
@@ -174,7 +182,11 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
     assert " 3/3 " in out
     assert " 2/3 " not in out
     assert equal(tensors(WEIGHTS), tensors(Path("whole/weights.safetensors")))
-    assert sorted(path.name for path in WEIGHTS.parent.iterdir()) == ["curve.csv", WEIGHTS.name]
+    assert sorted(path.name for path in WEIGHTS.parent.iterdir()) == [
+        ".lock",
+        "curve.csv",
+        WEIGHTS.name,
+    ]
 
 
 def test_overwrite_goes_on_too_when_it_is_stopped(
@@ -389,7 +401,7 @@ def test_a_reference_is_trained_and_measured(
         (["evaluate", "x.safetensors", "--threads", "0"], "--threads: must be 1 or more, is 0"),
         (["evaluate", "x.safetensors", "--device", "abacus"], "device 'abacus'"),
         (["evaluate", "x.safetensors", "--json", "no/x.json"], "must be a file in a folder that"),
-        (["evaluate", "x.safetensors", "--csv", "."], "must be a file in a folder that exists"),
+        (["evaluate", "x.safetensors", "--csv", "."], "must be a new file or a regular one"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
@@ -432,6 +444,213 @@ def test_damaged_results_are_named_and_can_be_overwritten(
         assert "--overwrite" in error
     assert nasattn(monkeypatch, *TRAIN, "--overwrite") == 0
     assert read_weights(WEIGHTS).facts.name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--json", "/dev/full"], "/dev/full: must be a new file or a regular one"),
+        (["--csv", "/dev/null"], "/dev/null: must be a new file or a regular one"),
+        (["--json", "pipe"], "pipe: must be a new file or a regular one"),
+        (["--json", "link.json"], "link.json: must be a new file or a regular one"),
+        (["--json", "loop"], "loop: must be a new file or a regular one"),
+        (["--json", "x" * 300], "File name too long"),
+        (["--json", "x/" * 3000], "File name too long"),
+        (["--json", "w.safetensors"], "w.safetensors: is read or written as w.safetensors"),
+        (["--csv", "./w.safetensors"], "is read or written as w.safetensors by the same command"),
+        (["--csv", "hard"], "hard: is read or written as w.safetensors by the same command"),
+        (["--json", "a", "--csv", "a"], "a: is read or written as a by the same command"),
+        (["--json", "a", "--csv", "./b/../a"], "a: is read or written as a by the same command"),
+        (["--data", "two.npz", "--json", "two.npz"], "is read or written as two.npz"),
+        (["--json", "two.npz"], "two.npz: is read or written as two.npz"),  # as the weights say
+    ],
+)
+def test_evaluate_replaces_nothing_but_a_result(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    Path("b").mkdir()
+    arch = parse_architecture(TINY)
+    fields = {"name": "tiny", "arch": arch, "classes": ("a", "b"), "resolution": 8, "seed": 0}
+    fields |= {"mean": (0, 0, 0), "std": (1, 1, 1), "data": "two.npz", "versions": {}}
+    fields |= {"recipe": RECIPES["quick"], "recipe_id": "0", "content_hash": "0"}
+    facts = Facts.model_validate(fields)
+    write_tensors(Path("w.safetensors"), facts.build(), facts)
+    np.savez("two.npz", x_train=np.zeros((40, 8, 8, 3), np.uint8), y_train=np.arange(40) % 2)
+    os.mkfifo("pipe")
+    Path("hard").hardlink_to("w.safetensors")
+    Path("link.json").symlink_to("two.npz")
+    Path("loop").symlink_to("loop")
+    held = {name: Path(name).read_bytes() for name in ("w.safetensors", "two.npz")}
+    before = sorted(Path.cwd().rglob("*"))
+    assert nasattn(monkeypatch, "evaluate", "w.safetensors", *options) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert sorted(Path.cwd().rglob("*")) == before
+    assert held == {name: Path(name).read_bytes() for name in held}
+    assert Path("/dev/full").is_char_device()
+
+
+def test_check_target_lets_a_result_be_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    check_target(path, tmp_path / "w.safetensors", None)
+    for text in ("old", "new"):
+        write_result(path, text)
+        assert path.read_text() == text
+    with pytest.raises(StudyError, match="must be a new file or a regular one"):
+        write_result(tmp_path, "a folder")
+
+
+def test_train_keeps_the_weights_that_it_begins_with(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nasattn(monkeypatch, *TRAIN) == 0
+    assert nasattn(monkeypatch, *TRAIN, "--init", str(WEIGHTS), "--overwrite") == 2
+    assert "is read or written as" in capsys.readouterr().err
+    assert read_weights(WEIGHTS).facts.name == "tiny"
+
+
+def test_a_second_training_in_a_folder_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with one_writer(WEIGHTS.parent):
+        for options in ([], ["--overwrite"], ["--seed", "1"]):
+            assert nasattn(monkeypatch, *TRAIN, *options) == 2
+            assert "runs/tiny-digits: another process is writing there" in capsys.readouterr().err
+        assert not WEIGHTS.exists()
+    assert nasattn(monkeypatch, *TRAIN) == 0
+
+
+def test_a_second_process_cannot_write_in_a_folder(tmp_path: Path) -> None:
+    code = "from filelock import FileLock; FileLock('f/.lock', timeout=0).acquire()"
+    with one_writer(tmp_path / "f"):
+        held = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "f/.lock' could not be acquired" in held.stderr
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def huge() -> Path:
+    """tiny.json with layers of terabytes."""
+    stages = [{"depth": 9, "width": 16_384, "stride": 1} for _ in range(6)]
+    Path("huge.json").write_text(json.dumps(TINY | {"stages": stages}), encoding="utf-8")
+    return Path("huge.json")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["train", "huge.json"], ["evaluate", "huge.json", "--init", "w.npz", "--data", "digits"]],
+)
+def test_a_network_that_no_memory_holds_is_refused_before_it_is_built(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    huge()
+    assert nasattn(monkeypatch, *arguments, "--resolution", "8") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"parameters; at most {MOST_PARAMS:,} can be built" in error
+    assert not Path("runs").exists()
+
+
+def test_show_counts_a_huge_file_without_building_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nasattn(monkeypatch, "show", str(huge()), "--resolution", "32") == 0
+    assert "M params" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_show_builds_on_the_cpu_only_a_plugin_that_meta_does_not_know(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], known: bool
+) -> None:
+    def build(*arguments: Any) -> nn.Module:
+        torch.ones(1).item()  # no value on meta
+        return build_model(*arguments)
+
+    stages = [{"depth": 1, "width": 8, "attention": {"kind": "se"}}]
+    Path("se.json").write_text(json.dumps(TINY | {"stages": stages}), encoding="utf-8")
+    monkeypatch.setattr("nasattn.zoo.build_model", build)
+    monkeypatch.setattr("nasattn.cli.show.PLUGINS", {"se": "own.py:Se"} if known else {})
+    assert nasattn(monkeypatch, "show", "se.json", "--resolution", "32") == (0 if known else 2)
+    captured = capsys.readouterr()
+    shown = captured.out if known else captured.err
+    assert ("M params" if known else "se: cannot be built here (") in shown
+
+
+def test_check_params_allows_exactly_the_most() -> None:
+    check_params("fits", lambda: nn.Linear(2**15, 2**16, bias=False))  # 2**31 parameters
+    with pytest.raises(ArchitectureError, match="wide: has 2,147,549,184 parameters; at most 2,14"):
+        check_params("wide", lambda: nn.Linear(2**15, 2**16))  # 2**16 biases more
+
+
+def test_check_params_leaves_what_meta_cannot_build_to_the_build() -> None:
+    def build() -> nn.Module:
+        return nn.Linear(2, int(torch.ones(1).item()))  # no value on meta
+
+    check_params("plug-in", build)
+    assert build() is not None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        MemoryError(),
+    ],
+)
+def test_plain_memory_errors_know_every_form(error: Exception) -> None:
+    with (
+        pytest.raises(EvaluationError, match=r"^out of memory; less$"),
+        plain_memory_errors("less"),
+    ):
+        raise error
+
+
+def test_plain_memory_errors_let_a_bug_pass() -> None:
+    with pytest.raises(RuntimeError, match="a bug"), plain_memory_errors("less"):
+        raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        ("nasattn.cli.train.train_model", TRAIN),
+        ("nasattn.cli.train.measure_answers", TRAIN),
+        ("nasattn.cli.evaluate.measure_answers", ["evaluate", "w/weights.safetensors"]),
+    ],
+)
+def test_out_of_memory_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    function: str,
+    arguments: list[str],
+) -> None:
+    def run_out(*_: object, **__: object) -> None:
+        torch.empty(2**50)  # a petabyte
+
+    assert nasattn(monkeypatch, *TRAIN, "-o", "w") == 0
+    monkeypatch.setattr(function, run_out)
+    assert nasattn(monkeypatch, *arguments) == 2
+    error = capsys.readouterr().err
+    assert error == "nasattn: out of memory; choose a lower --resolution or a smaller network\n"
+
+
+@pytest.mark.parametrize("value", [float("nan"), -1.0])
+def test_train_with_broken_weights_makes_no_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], value: float
+) -> None:
+    arch = parse_architecture(TINY)
+    state = build_model(arch, 10).state_dict()
+    name = next(name for name in state if name.endswith("running_var"))
+    arrays = {n: t.numpy() for n, t in state.items()}
+    np.savez("w.npz", allow_pickle=False, **arrays | {name: np.full_like(arrays[name], value)})
+    assert nasattn(monkeypatch, *TRAIN, "--init", "w.npz") == 2
+    assert name in capsys.readouterr().err
+    assert not Path("runs").exists()
 
 
 @pytest.mark.slow

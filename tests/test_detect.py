@@ -19,6 +19,7 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn
 from nasattn.arch import Architecture, parse_architecture
 from nasattn.baselines import BASELINES
 from nasattn.cli import main
+from nasattn.cli.folders import one_writer
 from nasattn.detect.coco import Object, Picture, read_split, same_classes
 from nasattn.detect.file import DetectorFacts
 from nasattn.detect.init import init_backbone
@@ -837,7 +838,11 @@ def test_detect_goes_on_to_the_same_detector(
     capsys.readouterr()
     assert nasattn(monkeypatch, *command) == 0
     assert "going on after epoch 3" in capsys.readouterr().out
-    assert sorted(p.name for p in Path("d").iterdir()) == ["detector.safetensors", "metrics.json"]
+    assert sorted(p.name for p in Path("d").iterdir()) == [
+        ".lock",
+        "detector.safetensors",
+        "metrics.json",
+    ]
     assert nasattn(monkeypatch, *command[:-1], "whole") == 0
     ours, theirs = (
         read_tensors(Path(f, "detector.safetensors"), DetectorFacts) for f in ("d", "whole")
@@ -867,6 +872,10 @@ def stop_at_the_last_epoch(path: Path, model: Any, facts: DetectorFacts) -> None
         (["detect", "mobilenet_v3_large", *QUICK], "gives no maps at named strides"),
         (["detect", "tiny.json", "--data", "shapes"], "no map at stride 32; it has 2, 4, 8, 16"),
         (["detect", "tiny.json", *QUICK, "--strides", "4,x"], "--strides: must be like '4,8,16'"),
+        (["detect", "tiny.json", *QUICK, "--strides", "0"], "--strides: must be like '4,8,16', a"),
+        (["detect", "tiny.json", *QUICK, "--strides", "-1"], "ascending from 1 up, is '-1'"),
+        (["detect", "tiny.json", *QUICK, "--strides", "8,4"], "ascending from 1 up, is '8,4'"),
+        (["detect", "tiny.json", *QUICK, "--strides", ","], "ascending from 1 up, is ','"),
         (["detect", "tiny.json", "--data", "nowhere"], "nowhere: no such folder"),
         (["detect", "tiny.json", *QUICK, "--lr", "fast"], "recipe.lr: must be a valid number"),
         (["detect", "tiny.json", *QUICK, "--epochs", "0"], "recipe.epochs: must be greater"),
@@ -895,6 +904,59 @@ def test_detect_bad_input_is_one_line_and_writes_nothing(
     assert captured.err.count("\n") == 1
     assert message in captured.err
     assert sorted(place.rglob("*")) == before
+
+
+def test_detect_without_objects_writes_nothing(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["detect", "tiny.json", *QUICK, "--epochs", "1", "-o", "d"]
+    assert nasattn(monkeypatch, *command) == 0
+    path = place / "shapes" / "annotations" / "instances_val.json"
+    coco = json.loads(path.read_text(encoding="utf-8"))
+    write_coco(place / "shapes", "val", coco | {"annotations": []})
+    before = sorted(place.rglob("*"))
+    capsys.readouterr()
+    for arguments in (
+        [*command[:-1], "new"],
+        ["detect", "--weights", "d/detector.safetensors", "--data", "shapes", "-o", "new"],
+    ):
+        assert nasattn(monkeypatch, *arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "its pictures show no object; scores need at least 1" in captured.err
+    assert sorted(place.rglob("*")) == before
+
+
+def test_detect_writes_where_nobody_else_does(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["detect", "tiny.json", *QUICK, "--epochs", "1", "-o", "d"]
+    with one_writer(Path("d")):
+        assert nasattn(monkeypatch, *command) == 2
+        assert "d: another process is writing there" in capsys.readouterr().err
+    assert [path.name for path in Path("d").iterdir()] == [".lock"]
+    assert nasattn(monkeypatch, *command) == 0
+    # A detector that is called as the scores would be.
+    shutil.copy("d/detector.safetensors", "metrics.json")
+    content = Path("metrics.json").read_bytes()
+    scored = ["detect", "--weights", "metrics.json", "--data", "shapes", "-o", "."]
+    capsys.readouterr()
+    assert nasattn(monkeypatch, *scored) == 2
+    assert "metrics.json: is read or written as metrics.json" in capsys.readouterr().err
+    assert Path("metrics.json").read_bytes() == content
+
+
+def test_detect_refuses_a_backbone_that_no_memory_holds(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = TINY.model_dump()
+    for stage in tree["stages"]:
+        stage |= {"depth": 9, "width": 16_384}
+    Path("huge.json").write_text(parse_architecture(tree).to_json(), encoding="utf-8")
+    assert nasattn(monkeypatch, "detect", "huge.json", *QUICK, "-o", "d") == 2
+    assert "huge: has " in (error := capsys.readouterr().err)
+    assert error.count("\n") == 1
+    assert not Path("d").exists()
 
 
 @pytest.mark.slow

@@ -46,6 +46,11 @@ FEW = SearchSpace.model_validate(  # six networks
 DIRECTIONS = {"top1": "maximize", "macs": "minimize"}
 
 
+TPE_QUICK = [
+    name if name == "tpe" else pytest.param(name, marks=pytest.mark.slow) for name in SAMPLERS
+]
+
+
 class Quiet:
     """A Watcher that keeps what it is told."""
 
@@ -122,7 +127,7 @@ def test_every_trial_says_what_it_was(tmp_path: Path) -> None:
     assert any(text.startswith("epoch,loss,top1,seconds\n1,") for text in files)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", TPE_QUICK)
 def test_no_network_is_evaluated_twice_and_an_exhausted_space_ends_the_search(
     tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +165,7 @@ def test_an_infeasible_network_is_recorded_and_does_not_count(tmp_path: Path) ->
     assert sum(map(counts, trials)) == 4
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", TPE_QUICK)
 def test_a_search_in_pieces_is_the_search_in_one_go(tmp_path: Path, sampler: str) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+import pickle
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,27 @@ def test_read_tensors_refuses_other_facts(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.to(torch.complex64), "is of type complex64; must be float16, bfloat16, fl"),
+        (lambda t: t.to(torch.float8_e4m3fn), "is of type float8_e4m3fn; must be float16"),
+        (lambda t: t * float("inf"), "holds values that are not finite"),
+        (lambda t: -t, "'.*running_var' holds a variance below 0"),
+    ],
+)
+def test_read_tensors_refuses_values_that_no_network_has(
+    saved: Path, change: Callable[[Tensor], Tensor], message: str
+) -> None:
+    with safe_open(saved, framework="pt") as file:
+        metadata, names = file.metadata(), list(file.keys())
+        tensors = {name: file.get_tensor(name) for name in names}
+    name = next(name for name in names if name.endswith("running_var"))
+    save_file(tensors | {name: change(tensors[name])}, saved, metadata)
+    with pytest.raises(WeightsError, match=message):
+        read_tensors(saved, Facts)
+
+
 def test_read_tensors_refuses_what_is_no_safetensors_file(saved: Path) -> None:
     whole = saved.read_bytes()
     for damaged in (b"", b"garbage" * 9, whole[:-1], whole[:100]):
@@ -386,6 +408,12 @@ class RunsCode:
         return os.mkdir, ("owned",)
 
 
+def test_read_pretrained_refuses_a_bare_pickle_without_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(pickle.dumps({"w": RunsCode()}))  # pytest refuses warnings
+    with pytest.raises(WeightsError, match="not a file of torch"):
+        read(tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize("name", ["w.pth", "w.npz"])
 def test_read_pretrained_runs_no_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -428,7 +456,11 @@ def test_read_pretrained_refuses(
         ([1, 2], "holds no tensor of floats"),
         ({}, "holds no tensor of floats"),
         ({"steps": torch.arange(3)}, "holds no tensor of floats"),
-        ({"w": torch.tensor([1.0, float("nan")])}, "w holds values that are not finite"),
+        ({"w": torch.ones(2, dtype=torch.complex64)}, "'w' is of type complex64; must be float16"),
+        ({"w": torch.ones(2).to(torch.float8_e4m3fn)}, "'w' is of type float8_e4m3fn; must be"),
+        ({"w": torch.ones(2).to(torch.float8_e5m2)}, "'w' is of type float8_e5m2; must be"),
+        ({"n.running_var": torch.tensor([1.0, -1e-3])}, "'n.running_var' holds a variance below 0"),
+        ({"w": torch.tensor([1.0, float("nan")])}, "'w' holds values that are not finite"),
     ],
 )
 def test_read_pretrained_refuses_what_holds_no_weights(

@@ -15,12 +15,12 @@ from torch import nn
 
 from nasattn.cli.detect_scores import METRICS, checked, means, percent, show_scores, write_metrics
 from nasattn.cli.epochs import EpochLines
-from nasattn.cli.folders import RunFolder, check_folder, make_folder
-from nasattn.cli.machine import Machine
+from nasattn.cli.folders import RunFolder, check_folder, check_target, one_writer
+from nasattn.cli.machine import Machine, check_params, plain_memory_errors
 from nasattn.cli.words import plural
 from nasattn.cost import count_params
 from nasattn.data.augment import Normalise
-from nasattn.detect.coco import CocoSplit, read_split, same_classes
+from nasattn.detect.coco import CocoSplit, check_objects, read_split, same_classes
 from nasattn.detect.file import DetectorFacts
 from nasattn.detect.init import init_backbone
 from nasattn.detect.loop import DetectEpoch, DetectRecipe, evaluate_detector, train_detector
@@ -28,6 +28,7 @@ from nasattn.detect.model import IMAGENET_MEAN, IMAGENET_STD, STRIDES
 from nasattn.detect.score import check_pycocotools
 from nasattn.errors import ArchitectureError, EvaluationError, StudyError, WeightsError, shown
 from nasattn.files import slug
+from nasattn.model import build_model
 from nasattn.pretrained import read_pretrained
 from nasattn.spec import Spec, parse
 from nasattn.tensor_file import read_tensors, write_tensors
@@ -68,8 +69,9 @@ def detect_command(
         options = parse(DetectOptions, changes, "detect", StudyError)
         check_pycocotools()
         ready.use()
-        job = prepare(console, network, data, options, ready, out, cache_dir)
-        return train_command(console, job, overwrite=overwrite)
+        with plain_memory_errors("choose a lower --batch-size, --resolution or --fpn-width"):
+            job = prepare(console, network, data, options, ready, out, cache_dir)
+            return train_command(console, job, overwrite=overwrite)
     if network is not None or weights is None:
         raise StudyError("a NETWORK to train, or the --weights of a detector to score: one of both")
     extra = [*changes.get("recipe", {}), *(name for name in changes if name != "recipe")]
@@ -78,7 +80,8 @@ def detect_command(
         raise StudyError(f"--{option}: a detector that is only scored has its own; leave it out")
     check_pycocotools()
     ready.use()
-    return score_command(console, weights, data, ready.device, out)
+    with plain_memory_errors("the detector needs more than there is"):
+        return score_command(console, weights, data, ready.device, out)
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,12 @@ class Job:
 
 
 def train_command(console: Console, job: Job, *, overwrite: bool) -> int:
+    """Train where nobody else writes; returns the exit status."""
+    with one_writer(job.folder.path):
+        return train_alone(console, job, overwrite=overwrite)
+
+
+def train_alone(console: Console, job: Job, *, overwrite: bool) -> int:
     """Train, show the scores and the next command; returns the exit status."""
     earlier = None if overwrite else job.folder.earlier(DetectorFacts)
     if earlier and earlier.epoch == earlier.recipe.epochs:
@@ -101,7 +110,6 @@ def train_command(console: Console, job: Job, *, overwrite: bool) -> int:
         next_command(console, job)
         return 0
     curve = [DetectEpoch.of(row) for row in job.folder.clear(overwrite=overwrite)]
-    make_folder(job.folder.path)
     console.print(plan(job), style="dim", markup=False)
     lines = EpochLines(
         console, job.facts.recipe.epochs, ("loss", "mAP %", "mAP50 %"), done=len(curve)
@@ -147,6 +155,8 @@ def prepare(
         )
     path = out or Path("runs") / slug(f"{named.name}-{data.absolute().name}-detector")
     check_folder(path)
+    for result in (DETECTOR, METRICS):
+        check_target(path / result, options.init or None)
     train = read_split(data, "train")
     val = same_classes(read_split(data, "val"), train.classes, str(train.where))
     pretrained = read_pretrained(options.init, named, cache_dir) if options.init else None
@@ -168,12 +178,16 @@ def prepare(
         "versions": {name: version(name) for name in PACKAGES},
     }
     facts = parse(DetectorFacts, fields, "cannot be kept in a detector file", WeightsError)
+    check_params(named.name, facts.build)
+    if pretrained:
+        check_params(named.name, lambda: build_model(facts.arch, 1))  # with its head
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
         model = facts.build()
     if pretrained:
         init_backbone(model.backbone.network, named.architecture, pretrained)
     train, val = checked(console, train), checked(console, val)
+    check_objects(val)
     pictures = {split.name: len(split.pictures) for split in (train, val)}  # the readable ones
     folder = RunFolder(path, DETECTOR, METRICS, facts.run, {"pictures": pictures})
     return Job(model, train, val, facts, machine, folder)
@@ -222,7 +236,9 @@ def score_command(
     facts = file.facts
     if out is not None:
         check_folder(out)
+        check_target(out / METRICS, weights)
     val = checked(console, same_classes(read_split(data, "val"), facts.classes, str(weights)))
+    check_objects(val)
     console.print(
         f"detector {weights}: {facts.name}, epoch {facts.epoch} of {facts.recipe.epochs}, "
         f"short side {facts.resolution}",
@@ -233,8 +249,8 @@ def score_command(
         scores = evaluate_detector(file.build(), val, resolution=facts.resolution, device=device)
     show_scores(console, scores, val)
     if out is not None:
-        make_folder(out)
-        written = write_metrics(out, facts, scores, val)
+        with one_writer(out):
+            written = write_metrics(out, facts, scores, val)
         console.print(f"\nwritten: {written}", markup=False)
     return 0
 
@@ -242,9 +258,12 @@ def score_command(
 def parse_strides(text: str) -> tuple[int, ...]:
     """'4,8,16' -> (4, 8, 16)."""
     try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as e:
-        raise StudyError(f"--strides: must be like '4,8,16', is {shown(text)}") from e
+        strides = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        strides = ()
+    if not strides or min(strides) < 1 or list(strides) != sorted(set(strides)):
+        raise StudyError(f"--strides: must be like '4,8,16', ascending from 1 up, is {shown(text)}")
+    return strides
 
 
 def plan(job: Job) -> str:
@@ -266,10 +285,7 @@ def plan(job: Job) -> str:
     )
 
 
-LESS = "out of memory; choose a lower --batch-size, --resolution or --fpn-width"
 REMEDIES = {  # by what torch says
-    "out of memory": LESS,
-    "can't allocate memory": LESS,
     "Expected more than 1 value per channel": (
         "one pixel of one picture cannot be normalised in training; choose a higher --batch-size"
         " or --resolution"
@@ -282,9 +298,8 @@ def plain_errors() -> Iterator[None]:
     """What other options mend as one line; anything else is a bug and passes through."""
     try:
         yield
-    except (RuntimeError, ValueError, MemoryError) as e:
-        text = "out of memory" if isinstance(e, MemoryError) else str(e)
-        remedy = next((words for sign, words in REMEDIES.items() if sign in text), None)
+    except (RuntimeError, ValueError) as e:
+        remedy = next((words for sign, words in REMEDIES.items() if sign in str(e)), None)
         if remedy is None:
             raise
         raise EvaluationError(remedy) from e

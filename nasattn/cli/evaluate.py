@@ -16,7 +16,8 @@ from rich.table import Column, Table
 from torch import nn
 
 from nasattn.cli.data import load_with_progress
-from nasattn.cli.folders import write_result
+from nasattn.cli.folders import check_target, write_result
+from nasattn.cli.machine import check_params, plain_memory_errors
 from nasattn.cli.tables import add_row, number_column, table
 from nasattn.cli.train import fit_words, share_words
 from nasattn.cli.words import plural
@@ -64,16 +65,19 @@ class Subject:
     words: str
 
 
+@plain_memory_errors("choose a lower --resolution or a smaller network")
 def evaluate_command(
     target: str, choice: Choice, *, json_file: Path | None, csv_file: Path | None, cache_dir: Path
 ) -> None:
     """Measure a weights file, or a network with weights from outside, on one split."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     check(choice)
-    for path in (json_file, csv_file):
-        check_file(path)
+    check_file(json_file, target, choice.init, choice.data)
+    check_file(csv_file, target, choice.init, choice.data, json_file)
     weights = read_own(target, choice)
     source, resolution = pictures(target, choice, weights)
+    for path in (json_file, csv_file):
+        check_file(path, source)
     if weights and choice.data is None:
         console.print(f"data: {source}, as {target} says")
         check_here(target, source, resolution, cache_dir)
@@ -128,9 +132,12 @@ def check(choice: Choice) -> None:
         raise StudyError("--mean and --std: are given together or not at all")
 
 
-def check_file(path: Path | None) -> None:
+def check_file(path: Path | None, *others: Path | str | None) -> None:
     """StudyError where a file cannot go there, found before anything is measured."""
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+    if path is None:
+        return
+    check_target(path, *others)
+    if not path.absolute().parent.is_dir():
         raise StudyError(f"{path}: must be a file in a folder that exists")
 
 
@@ -208,6 +215,7 @@ def restored(weights: TensorFile[Facts], data: ImageData) -> Subject:
 def outside(name: str, choice: Choice, data: ImageData, cache_dir: Path) -> Subject:
     """A network by name with weights from outside."""
     network = read_network(name)
+    check_params(network.name, lambda: network.build(len(data.classes), data.resolution))
     pretrained = read_pretrained(str(choice.init), network, cache_dir)
     model = network.build(len(data.classes), data.resolution)
     found = load_into(model, pretrained.tensors, pretrained.where)

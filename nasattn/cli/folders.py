@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from filelock import FileLock, Timeout
+
 from nasattn.errors import EvaluationError, NasattnError, StudyError
 from nasattn.files import write_text
 from nasattn.tensor_file import FileFacts, read_tensors
 from nasattn.train.checkpoint import Checkpoint, check_same_run
 
 CHECKPOINT = "checkpoint.pt"
+LOCK = ".lock"
 
 F = TypeVar("F", bound=FileFacts)
 
@@ -38,8 +41,52 @@ def make_folder(folder: Path) -> None:
         raise StudyError(f"{folder}: cannot be written ({e.strerror})") from e
 
 
+@contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """A folder, made where it is not there, for this process alone to write; else StudyError."""
+    make_folder(folder)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise StudyError(
+            f"{folder}: another process is writing there; wait for it, or -o takes another folder"
+        ) from None
+    except OSError as e:
+        raise StudyError(f"{folder / LOCK}: cannot be locked ({e.strerror or e})") from e
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_target(path: Path, *others: Path | str | None) -> None:
+    """StudyError unless a file may be written there: it is absent, or a regular one.
+
+    Nor may it be one of the `others`: what the command reads, and what else it writes.
+    """
+    try:
+        usable = not path.is_symlink() and (path.is_file() or not path.exists())
+    except OSError as e:  # a name that no file can have
+        raise StudyError(f"{path}: cannot be written ({e.strerror})") from e
+    if not usable:
+        raise StudyError(f"{path}: must be a new file or a regular one, which is then replaced")
+    for other in others:
+        if other is not None and _same_file(path, Path(other)):
+            raise StudyError(f"{path}: is read or written as {other} by the same command")
+
+
+def _same_file(a: Path, b: Path) -> bool:
+    try:
+        b = b.expanduser()
+        return a.samefile(b) if a.exists() and b.exists() else a.resolve() == b.resolve()
+    except (OSError, RuntimeError):  # the other one is nothing that can be opened
+        return False
+
+
 def write_result(path: Path, text: str) -> None:
-    """Write a text file atomically; EvaluationError where that cannot be done."""
+    """Write a text file atomically; raises where that cannot be done, or by `check_target`."""
+    check_target(path)
     try:
         write_text(path, text)
     except OSError as e:

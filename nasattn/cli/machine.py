@@ -1,12 +1,21 @@
-"""Machine: the options that say what a command computes on."""
+"""What a command computes on: the options that say it, and the memory that there is."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Annotated
 
 import torch
 from pydantic import Field
+from torch import nn
 
-from nasattn.evaluate import check_device
+from nasattn.cost import count_params
+from nasattn.errors import ArchitectureError, EvaluationError
+from nasattn.evaluate import check_device, is_out_of_memory
 from nasattn.spec import Spec
+
+MOST_PARAMS = 2**31  # 8 GiB of weights, before gradients and what an optimiser keeps
+# What a plug-in's module may raise on the meta device, which it need not know.
+OFF_META = (RuntimeError, TypeError, ValueError)
 
 
 class Machine(Spec):
@@ -19,3 +28,29 @@ class Machine(Spec):
         """Check that it can be used; sets the threads. Raises StudyError."""
         check_device(self.device)
         torch.set_num_threads(self.threads)
+
+
+def check_params(name: str, build: Callable[[], nn.Module]) -> None:
+    """ArchitectureError where `build` would allocate more than MOST_PARAMS parameters.
+
+    They are counted on the meta device, which allocates nothing; what cannot be built there is
+    left to the build itself.
+    """
+    params = 0
+    with suppress(*OFF_META), torch.device("meta"):
+        params = count_params(build())
+    if params > MOST_PARAMS:
+        raise ArchitectureError(
+            f"{name}: has {params:,} parameters; at most {MOST_PARAMS:,} can be built"
+        )
+
+
+@contextmanager
+def plain_memory_errors(remedy: str) -> Iterator[None]:
+    """Out of memory, in any of torch's words, as one line with what may mend it."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as e:
+        if not is_out_of_memory(e):
+            raise
+        raise EvaluationError(f"out of memory; {remedy}") from e

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 
 import torch
@@ -9,12 +10,15 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from nasattn.arch import Architecture
+from nasattn.attention.plugins import PLUGINS
+from nasattn.cli.machine import OFF_META, check_params
 from nasattn.cli.tables import add_row, number_column, table
 from nasattn.cli.zoo import check_words
-from nasattn.cost import count_cost
+from nasattn.cost import StaticCost, count_cost
 from nasattn.cost.layers import Layer, count_layers
 from nasattn.data.load import MAX_RESOLUTION, MIN_RESOLUTION
 from nasattn.errors import ArchitectureError
+from nasattn.evaluate import one_line
 from nasattn.objectives import OBJECTIVES
 from nasattn.parts import HeadSpec, Part
 from nasattn.zoo import NamedNetwork, check_published, read_network
@@ -39,16 +43,7 @@ def show_command(
     if as_json and not layers:
         console.print(json_of(network, arch), soft_wrap=True)
         return
-    # A plug-in's module, which a file may name, need not know the meta device.
-    device = "meta" if network.in_zoo else "cpu"
-    try:
-        with torch.device(device):
-            model = network.build(num_classes, resolution)
-        cost = count_cost(model, resolution)
-        rows = count_layers(model, resolution) if layers else []
-    except (RuntimeError, MemoryError) as e:
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise ArchitectureError(f"{name}: cannot be built here ({reason})") from e
+    cost, rows = count(network, num_classes, resolution, layers=layers)
     if as_json:
         console.print(json.dumps([asdict(row) for row in rows]), soft_wrap=True)
         return
@@ -67,6 +62,40 @@ def show_command(
     print_source(console, network)
     if arch and not layers:
         console.print(arch.to_json(), soft_wrap=True, style="dim")
+
+
+def count(
+    network: NamedNetwork, num_classes: int, resolution: int, *, layers: bool
+) -> tuple[StaticCost, list[Layer]]:
+    """What a network costs, and with `layers` where; raises ArchitectureError.
+
+    Only shapes are computed, but where a plug-in's module does not know the meta device.
+    """
+
+    def on(device: str) -> tuple[StaticCost, list[Layer]]:
+        with torch.device(device):
+            model = network.build(num_classes, resolution)
+        cost = count_cost(model, resolution)
+        return cost, count_layers(model, resolution) if layers else []
+
+    try:
+        if not has_plugin(network):
+            return on("meta")
+        with suppress(*OFF_META):
+            return on("meta")
+        check_params(network.name, lambda: network.build(num_classes, resolution))
+        return on("cpu")
+    except (RuntimeError, MemoryError) as e:
+        raise ArchitectureError(f"{network.name}: cannot be built here ({one_line(e)})") from e
+
+
+def has_plugin(network: NamedNetwork) -> bool:
+    """Whether a kind of its attention is not our own."""
+    arch = network.architecture
+    if arch is None:
+        return False
+    attentions = (arch.stem.attention, arch.fusion.attention, *(s.attention for s in arch.stages))
+    return any(attention.kind in PLUGINS for attention in attentions)
 
 
 def json_of(network: NamedNetwork, arch: Architecture | None) -> str:

@@ -15,14 +15,14 @@ from torch import nn
 from nasattn.baselines.baseline import PICTURES
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.epochs import EpochLines
-from nasattn.cli.folders import RunFolder, check_folder, make_folder, write_result
-from nasattn.cli.machine import Machine
+from nasattn.cli.folders import RunFolder, check_folder, check_target, one_writer, write_result
+from nasattn.cli.machine import Machine, check_params, plain_memory_errors
 from nasattn.cli.words import plural
 from nasattn.data import ImageData, Split
 from nasattn.data.augment import Normalise
 from nasattn.data.load import MAX_RESOLUTION, MIN_RESOLUTION
 from nasattn.errors import EvaluationError, StudyError, WeightsError
-from nasattn.evaluate import Setting
+from nasattn.evaluate import Setting, one_line
 from nasattn.files import slug
 from nasattn.fit import Fit, load_into
 from nasattn.pretrained import read_pretrained
@@ -50,6 +50,9 @@ class TrainOptions(Machine):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
+LESS = "choose a lower --resolution or a smaller network"
+
+
 @dataclass(frozen=True)
 class Job:
     """A training that has been checked and is ready to run."""
@@ -61,6 +64,7 @@ class Job:
     folder: RunFolder
 
 
+@plain_memory_errors(LESS)
 def train_command(
     name: str,
     changes: Mapping[str, Any],
@@ -77,19 +81,20 @@ def train_command(
     options.use()
     path = out or Path("runs") / slug(f"{network.name}-{Path(options.data).absolute().stem}")
     check_folder(path)
+    for result in (WEIGHTS, CURVE):
+        check_target(path / result, init)
     data = load_with_progress(console, options.data, options.resolution, cache_dir)
     model = build(network, options, data)
     identity = load_init(console, model, init, network, cache_dir) if init else ""
     facts = known_facts(network, options, data, identity)
     folder = RunFolder(path, WEIGHTS, CURVE, facts.run)
     job = Job(model, options, data, facts, folder)
-    if not overwrite and folder.earlier(Facts):
-        console.print("trained already with these settings; --overwrite trains it again")
-        next_command(console, job)
-        return 0
-    done = len(folder.clear(overwrite=overwrite))
-    make_folder(path)
-    return run(console, job, done)
+    with one_writer(path):
+        if not overwrite and folder.earlier(Facts):
+            console.print("trained already with these settings; --overwrite trains it again")
+            next_command(console, job)
+            return 0
+        return run(console, job, done=len(folder.clear(overwrite=overwrite)))
 
 
 def searched(network: NamedNetwork) -> dict[str, Any]:
@@ -101,6 +106,7 @@ def searched(network: NamedNetwork) -> dict[str, Any]:
 def build(network: NamedNetwork, options: TrainOptions, data: ImageData) -> nn.Module:
     """The network with its seed's initial weights: those that a search would give it, too."""
     Setting(data, options.recipe, ())  # refuses a train_size that is too small
+    check_params(network.name, lambda: network.build(len(data.classes), data.resolution))
     try:
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)
@@ -110,7 +116,7 @@ def build(network: NamedNetwork, options: TrainOptions, data: ImageData) -> nn.M
     except (RuntimeError, ValueError, MemoryError) as e:  # mostly: too small a picture
         raise EvaluationError(
             f"{network.name}: cannot be run on pictures of {data.resolution}x{data.resolution} "
-            f"({str(e).splitlines()[0]})"
+            f"({one_line(e)})"
         ) from e
     return model
 
@@ -181,8 +187,6 @@ def run(console: Console, job: Job, done: int) -> int:
     except KeyboardInterrupt:
         lines.stopped()
         return 130
-    except (torch.OutOfMemoryError, MemoryError) as e:
-        raise EvaluationError(" ".join(["out of memory", *str(e).splitlines()[:1]])) from e
     splits = {"val_search": job.data.val_search, "val_select": job.data.val_select}
     shares = {name: top1(job, split) for name, split in splits.items()}
     for name, share in shares.items():
