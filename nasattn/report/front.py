@@ -110,7 +110,8 @@ def _row(trial: FrozenTrial, on_front: bool) -> FrontRow:
 
 def describe(arch: Architecture) -> str:
     """What sets a network apart, in a few words: `lam*6 aff gem4`."""
-    kinds = Counter(s.attention.kind for s in arch.stages if s.attention.kind != "none")
+    everywhere = (arch.stem.attention, *(stage.attention for stage in arch.stages))
+    kinds = Counter(spec.kind for spec in everywhere if spec.kind != "none")
     words = [f"{kind}*{n}" if n > 1 else kind for kind, n in kinds.most_common()] or ["plain"]
     words += ["progressive"] if arch.progressive else []
     words += FUSION_WORDS[arch.fusion.kind](arch.fusion)
