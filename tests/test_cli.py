@@ -20,11 +20,11 @@ from PIL import Image
 from rich.console import Console
 
 from nasattn.baselines import get_baseline
-from nasattn.cli import main
 from nasattn.cli.tables import add_row, name_column, number_column, table
 from nasattn.cli.words import printable
 from nasattn.model import build_model
 from nasattn.search.run import counts
+from tests.command import assert_refused, nasattn
 
 TINY_SPACE = """
 template:
@@ -58,19 +58,6 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NASATTN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "80")
     Path("tiny.yaml").write_text(TINY_SPACE, encoding="utf-8")
-
-
-def nasattn(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run a command in this process; its exit status."""
-    monkeypatch.setattr(sys, "argv", ["nasattn", *arguments])
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        main()
-    except SystemExit as e:
-        return int(e.code or 0)
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-    return 0
 
 
 def start(*arguments: str) -> "subprocess.Popen[str]":
@@ -228,14 +215,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
     Path("garbage.json").write_text("{")
     Path("empty").mkdir()
     write_folder(Path("one"), "cats")
-    before = sorted(Path.cwd().rglob("*"))
-    assert nasattn(monkeypatch, *arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("nasattn: ")
-    assert captured.err.count("\n") == 1
-    assert message in captured.err
-    assert sorted(Path.cwd().rglob("*")) == before
+    assert_refused(monkeypatch, capsys, arguments, message)
 
 
 def test_other_settings_need_another_name(

@@ -2,13 +2,11 @@
 
 import csv
 import json
-import signal
-import sys
 from pathlib import Path
 
 import pytest
 
-from nasattn.cli import main
+from tests.command import assert_refused, nasattn
 
 TINY = {
     "stem": {"width": 8},
@@ -36,19 +34,6 @@ def _here(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NASATTN_CACHE", str(cache))
     monkeypatch.setenv("COLUMNS", "80")
     Path("tiny.json").write_text(json.dumps(TINY), encoding="utf-8")
-
-
-def nasattn(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run a command in this process; its exit status."""
-    monkeypatch.setattr(sys, "argv", ["nasattn", *arguments])
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        main()
-    except SystemExit as e:
-        return int(e.code or 0)
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-    return 0
 
 
 def test_ablate_runs_compares_and_goes_on(
@@ -126,11 +111,4 @@ def test_bad_input_is_one_line_and_writes_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    before = sorted(Path.cwd().rglob("*"))
-    assert nasattn(monkeypatch, *arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("nasattn: ")
-    assert captured.err.count("\n") == 1
-    assert message in captured.err
-    assert sorted(Path.cwd().rglob("*")) == before
+    assert_refused(monkeypatch, capsys, arguments, message)

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from nasattn.arch import parse_architecture
-from nasattn.cli import main
 from nasattn.cli.folders import check_target, one_writer, write_result
 from nasattn.cli.machine import MOST_PARAMS, check_params, plain_memory_errors
 from nasattn.data import load_data
@@ -28,6 +26,7 @@ from nasattn.objectives import get_objective
 from nasattn.tensor_file import TensorFile, read_tensors, write_tensors
 from nasattn.train.recipe import RECIPES
 from nasattn.weights import Facts
+from tests.command import assert_refused, nasattn
 
 TINY = {
     "stem": {"width": 8},
@@ -51,19 +50,6 @@ def _here(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NASATTN_CACHE", str(cache))
     monkeypatch.setenv("COLUMNS", "80")
     Path("tiny.json").write_text(json.dumps(TINY), encoding="utf-8")
-
-
-def nasattn(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run a command in this process; its exit status."""
-    monkeypatch.setattr(sys, "argv", ["nasattn", *arguments])
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        main()
-    except SystemExit as e:
-        return int(e.code or 0)
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-    return 0
 
 
 def read_weights(path: Path) -> TensorFile[Facts]:
@@ -413,14 +399,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
     for name in ("bad.npz", "bad.bin", "bad.safetensors"):
         Path(name).write_bytes(b"garbage")
     np.savez("other.npz", w=np.zeros((3, 4), np.float32))
-    before = sorted(Path.cwd().rglob("*"))
-    assert nasattn(monkeypatch, *arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("nasattn: ")
-    assert captured.err.count("\n") == 1
-    assert message in captured.err
-    assert sorted(Path.cwd().rglob("*")) == before
+    assert_refused(monkeypatch, capsys, arguments, message)
 
 
 def test_a_training_that_diverges_is_one_line(

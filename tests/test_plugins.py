@@ -4,7 +4,6 @@ import inspect
 import os
 import pickle
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +20,6 @@ from nasattn.arch import parse_architecture
 from nasattn.attention import ATTENTIONS, AttentionKind, build_attention, plugins
 from nasattn.attention.plugins import PLUGINS, load_plugin, snake_case
 from nasattn.attention.table import all_options, get_kind
-from nasattn.cli import main
 from nasattn.cost import count_cost
 from nasattn.errors import ArchitectureError, PluginError, SpaceError, UnknownNameError
 from nasattn.model import build_model
@@ -35,6 +33,7 @@ from nasattn.testing import (
     check_attention,
     space_contract,
 )
+from tests.command import assert_refused, nasattn
 
 GOOD = '''
 from typing import Literal
@@ -142,19 +141,6 @@ def install(site: Path, package: str, entry_points: str, source: str = GOOD) -> 
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[nasattn.attention]\n{entry_points}\n")
-
-
-def nasattn(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run a command in this process; its exit status."""
-    monkeypatch.setattr(sys, "argv", ["nasattn", *arguments])
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        main()
-    except SystemExit as e:
-        return int(e.code or 0)
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-    return 0
 
 
 # Loading
@@ -941,14 +927,7 @@ def test_bad_input_is_one_line(
     Path("bad.py").write_text("\n1 / 0\n")
     Path("own.yaml").write_text(kinds_only("[my_attn]"))
     os.mkfifo("pipe.py")
-    before = sorted(Path.cwd().rglob("*"))
-    assert nasattn(monkeypatch, *arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("nasattn: ")
-    assert captured.err.count("\n") == 1
-    assert message in captured.err
-    assert sorted(Path.cwd().rglob("*")) == before
+    assert_refused(monkeypatch, capsys, arguments, message)
 
 
 def test_no_plugin_command_shows_the_help(
