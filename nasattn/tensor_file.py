@@ -5,6 +5,7 @@ field is no string, and beside them `format`, `arch_id` and `num_classes`.
 """
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ Mean = Annotated[float, Field(allow_inf_nan=False)]
 Std = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class FileFacts(Spec):
+class FileFacts(Spec, ABC):
     """What a file says of itself: a kind of file is a subclass with its format and its model."""
 
     format: ClassVar[str]
@@ -46,14 +47,14 @@ class FileFacts(Spec):
     versions: dict[Name, Name]
     metrics: dict[Name, float] = Field(default_factory=dict)
 
+    @abstractmethod
     def build(self) -> nn.Module:
         """The model without its weights: new ones come from torch's global generator."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def run(self) -> dict[str, Any]:
         """All that decides on the weights, as plain data: equal for equal trainings."""
-        raise NotImplementedError
 
     @property
     def normalise(self) -> Normalise:
