@@ -1,7 +1,7 @@
 """run_ablation: every arm on every seed, paired by construction, resumable."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,29 +50,12 @@ def run_ablation(
     facts: dict[str, Any],
     artifacts: Path,
     watcher: Watcher,
-    stopped: Callable[[list[FrozenTrial]], set[str]] = lambda trials: set(),
 ) -> None:
-    """Train what is not there yet; a failed run is recorded with its reason and not tried again.
-
-    `stopped` names the arms that need no further seed; it is asked before each new seed begins.
-    """
-    arms = list(design.arms)
-    distributions = {"arm": CategoricalDistribution(arms), "seed": IntDistribution(0, MAX_SEED)}
-    left: set[str] = set()
-    for seed in seeds:
-        left |= stopped(finished_trials(study))
-        for arm in (arm for arm in arms if arm not in left):
-            if Run(arm, seed) not in done_runs(study):
-                _run_next(
-                    study,
-                    design,
-                    Run(arm, seed),
-                    distributions,
-                    evaluate,
-                    facts,
-                    artifacts,
-                    watcher,
-                )
+    """Train what is not there yet; a failed run is recorded with its reason and not tried again."""
+    ablation = _Ablation(study, design, evaluate, facts, artifacts, watcher)
+    for run in plan_runs(design, seeds):
+        while run not in done_runs(study):  # one that was killed comes out of the queue first
+            ablation.run_trial(run)
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -91,36 +74,34 @@ def run_of(trial: FrozenTrial | Trial) -> Run:
     return Run(trial.params["arm"], trial.params["seed"])
 
 
-def _run_next(
-    study: optuna.Study,
-    design: Design,
-    wanted: Run,
-    distributions: dict[str, Any],
-    evaluate: Evaluate,
-    facts: dict[str, Any],
-    artifacts: Path,
-    watcher: Watcher,
-) -> None:
-    """Run trials until the wanted one is done; one that was killed comes out of the queue first."""
-    while wanted not in done_runs(study):
-        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if not waiting:
-            study.enqueue_trial({"arm": wanted.arm, "seed": wanted.seed}, {"arm": wanted.arm})
-        trial = study.ask(distributions)
+@dataclass(frozen=True)
+class _Ablation:
+    study: optuna.Study
+    design: Design
+    evaluate: Evaluate
+    facts: dict[str, Any]
+    artifacts: Path
+    watcher: Watcher
+
+    def run_trial(self, wanted: Run) -> None:
+        """One trial from ask to tell: what waits in the queue, else the wanted run."""
+        if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            self.study.enqueue_trial(asdict(wanted))
+        arms = CategoricalDistribution(list(self.design.arms))
+        trial = self.study.ask({"arm": arms, "seed": IntDistribution(0, MAX_SEED)})
         run = run_of(trial)
-        arch = design.arms[run.arm]
+        arch = self.design.arms[run.arm]
         trial.set_user_attr("arch_id", arch.arch_id)
         trial.set_user_attr("architecture", arch.to_json())
-        watcher.started(run, len(done_runs(study)))
+        self.watcher.started(run, len(done_runs(self.study)))
         try:
-            evaluation = evaluate(arch, run.seed, watcher.epoch)
+            evaluation = self.evaluate(arch, run.seed, self.watcher.epoch)
         except Exception as e:  # a bug: it shows itself, and the next start goes on behind it
-            write_facts(trial, Evaluation("failed", reason=f"bug: {e!r}"), facts)
-            study.tell(trial, state=TrialState.FAIL)
+            write_facts(trial, Evaluation("failed", reason=f"bug: {e!r}"), self.facts)
+            self.study.tell(trial, state=TrialState.FAIL)
             raise
-        write_artifacts(trial, arch, evaluation, artifacts)
-        write_facts(trial, evaluation, facts | {"seed": run.seed})
-        complete = evaluation.state == "complete"
-        value = evaluation.values["top1"] if complete else None
-        told = study.tell(trial, value, state=TRIAL_STATES[evaluation.state])
-        watcher.finished(told, len(done_runs(study)))
+        write_artifacts(trial, arch, evaluation, self.artifacts)
+        write_facts(trial, evaluation, self.facts | {"seed": run.seed})
+        value = evaluation.values["top1"] if evaluation.state == "complete" else None
+        told = self.study.tell(trial, value, state=TRIAL_STATES[evaluation.state])
+        self.watcher.finished(told, len(done_runs(self.study)))
