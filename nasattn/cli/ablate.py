@@ -26,6 +26,7 @@ from nasattn.arch import Architecture
 from nasattn.cli.app import DEFAULT_STORAGE
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.folders import check_folder, make_folder
+from nasattn.cli.search import prepare
 from nasattn.cli.words import duration, plural
 from nasattn.errors import AblationError, shown
 from nasattn.evaluate import Setting, check_device, evaluate
@@ -34,7 +35,6 @@ from nasattn.objectives import get_objective
 from nasattn.report.ablation import AblationResult, from_runs, read_ablation
 from nasattn.report.formats import to_rows, write_ablation
 from nasattn.report.markup import wrapped
-from nasattn.search.environment import environment
 from nasattn.search.storage import artifact_dir, check_storage, open_study
 from nasattn.spec import read_value
 from nasattn.train.loop import Epoch
@@ -91,7 +91,8 @@ def ablate_command(
             return 0
         make_folder(folder)
         make_folder(artifact_dir(options.storage))
-        describe_study(study, spec, drawn, design, notes, setting)
+        setting = replace(setting, reference_ms=prepare(console, study, setting))
+        describe_study(study, spec, drawn, design, notes, setting.data.name)
         status = run(console, study, spec, design, setting, options, len(runs))
         result = read_ablation(study)
     return status or show(console, result, folder, options)
@@ -143,21 +144,15 @@ def describe_study(
     drawn: Design,
     design: Design,
     notes: list[str],
-    setting: Setting,
+    data: str,
 ) -> None:
-    """Write down once what the runs are, for the report and the dashboard."""
-    if "environment" not in study.user_attrs:
-        latency = setting.meter.measure(setting.meter.reference)
-        study.set_user_attr("reference_ms", latency.reference_ms)
-        study.set_user_attr("n_val", len(setting.data.val_search))
-        study.set_user_attr("n_classes", len(setting.data.classes))
-        study.set_user_attr("environment", environment())
+    """Write down what the runs are, for the report and the dashboard."""
     arms = {
         name: {"arch_id": arch.arch_id, "drawn_id": drawn.arms[name].arch_id}
         for name, arch in design.arms.items()
     }
     contrasts = [[c.arm, c.reference, c.design] for c in design.contrasts]
-    facts = {"base": spec.base, "data": setting.data.name, "arms": arms, "contrasts": contrasts}
+    facts = {"base": spec.base, "data": data, "arms": arms, "contrasts": contrasts}
     more = {"levels": design.levels, "notes": notes, "margin": spec.margin}
     study.set_user_attr("ablation", facts | more)
 
@@ -173,12 +168,11 @@ def run(
 ) -> int:
     """Train what is missing; 130 where the user stopped it."""
     by_seed: dict[int, Setting] = {}
-    reference_ms = study.user_attrs.get("reference_ms")
 
     def train(arch: Architecture, seed: int, on_epoch: Any) -> Any:
         if seed not in by_seed:  # latency once: on the first seed
             rows = setting.objectives if seed == 0 else setting.objectives[:1]
-            by_seed[seed] = replace(setting, seed=seed, objectives=rows, reference_ms=reference_ms)
+            by_seed[seed] = replace(setting, seed=seed, objectives=rows)
         return evaluate(arch, by_seed[seed], on_epoch)
 
     facts = {
