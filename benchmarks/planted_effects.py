@@ -237,9 +237,10 @@ def coverage() -> Iterator[Figure]:
 def looks() -> Iterator[Figure]:
     """Looks at 6, 8, 10 and 12 seeds: false alarms, what is found, what it costs."""
     steps = (6, 8, 10, 12)
+    pairs = tuple((f"part {i}", "base") for i in range(PARTS))
     effect = detectable_effect(12, sd_of_difference(SPREAD), PARTS, power=POWER) or 0.0
     for spending in SPENDING:
-        plan = Sequential(steps, PARTS, alpha=ALPHA, spending=spending)
+        plan = Sequential(steps, pairs, alpha=ALPHA, spending=spending)
         for noise in NOISES:
             alarms, _ = follow(plan, differences(12, (0.0,) * PARTS, noise, seed=6))
             yield at_most(f"{spending}: false alarms, {noise}", alarms.any(axis=1).mean(), ALPHA)

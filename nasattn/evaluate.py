@@ -1,7 +1,7 @@
 """evaluate: from an architecture to its Evaluation, the cheap figures first."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -14,7 +14,7 @@ from nasattn.baselines import get_baseline
 from nasattn.cost import Latency, LatencyMeter, StaticCost, count_cost
 from nasattn.data import ImageData
 from nasattn.errors import StudyError
-from nasattn.model import build_model
+from nasattn.initial import build_alike
 from nasattn.objectives import OBJECTIVES, Constraint, Cost, Objective
 from nasattn.train.loop import Epoch, train_model
 from nasattn.train.recipe import Recipe
@@ -52,7 +52,8 @@ class Setting:
     seed: int = 0
     device: str = "cpu"
     reference_ms: float | None = None  # the latency reference's median when the study began
-    shared: Architecture | None = None  # a network whose initial weights others take over
+    # arch_id -> networks whose initial weights it takes over, see `build_alike`
+    lineages: Mapping[str, tuple[Architecture, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         size, n_classes = self.recipe.train_size, len(self.data.classes)
@@ -69,20 +70,9 @@ class Setting:
         return LatencyMeter(model, self.data.resolution, device=self.device)
 
     def build(self, arch: Architecture) -> nn.Module:
-        """The network with the study's initial weights (the same seed gives the same ones).
-
-        Layers that `shared` has as well, under their name and in their shape, begin as there.
-        """
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            model = build_model(arch, num_classes=len(self.data.classes))
-            if self.shared is not None and self.shared != arch:
-                torch.manual_seed(self.seed)
-                common = build_model(self.shared, num_classes=len(self.data.classes)).state_dict()
-                own = model.state_dict()
-                fit = {k: v for k, v in common.items() if k in own and v.shape == own[k].shape}
-                model.load_state_dict(own | fit)
-        return model
+        """The network with the study's initial weights (the same seed gives the same ones)."""
+        kin = (*self.lineages.get(arch.arch_id, ()), arch)
+        return build_alike(kin, len(self.data.classes), self.seed)
 
     def needed(self) -> list[Objective]:
         """Objectives to find, the limited ones and the free ones too, the cheapest first."""

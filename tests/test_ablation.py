@@ -25,11 +25,12 @@ from nasattn.ablation.plan import make_plan, time_run
 from nasattn.ablation.run import Run, done_runs, finished_trials, plan_runs, run_ablation, run_of
 from nasattn.ablation.spec import AblationSpec, load_ablation
 from nasattn.arch import Architecture
-from nasattn.baselines import BASELINES
+from nasattn.baselines import BASELINES, get_baseline
 from nasattn.baselines.mobile import LAM_LADDER
 from nasattn.cost import count_cost
 from nasattn.errors import AblationError, ArchitectureError, NasattnError, UnknownNameError
 from nasattn.evaluate import Evaluation, Setting
+from nasattn.initial import layers
 from nasattn.model import build_model
 from nasattn.objectives import get_objective
 from nasattn.paths import replace_paths
@@ -40,6 +41,10 @@ from nasattn.train.recipe import Recipe
 
 LAM = BASELINES["lam"].architecture
 LADDER_ORDER = ("eca", "lsa", "aff", "fused_term")
+
+
+def read(name: str) -> Architecture:
+    return get_baseline(name).architecture
 
 
 def lam_spec(**changes: Any) -> AblationSpec:
@@ -111,7 +116,7 @@ def test_the_study_of_lam_is_table_3() -> None:
         else a
         for a in genuine
     ]
-    rungs = [PLAIN, "+eca", "-aff", "-fused_term", BASE]
+    rungs = [PLAIN, "+eca", "+eca+lsa", "+eca+lsa+aff", BASE]
     assert [design.arms[name] for name in rungs] == genuine
     assert [(c.arm, c.reference) for c in design.contrasts] == list(
         zip(rungs[1:], rungs, strict=False)
@@ -139,7 +144,7 @@ def test_add_one_in_compares_with_what_a_part_needs() -> None:
 
 def test_one_part_is_one_contrast() -> None:
     spec = AblationSpec(base="resnet18_se")
-    design = spec.design(BASELINES["resnet18_se"].architecture)
+    design = spec.design(read)
     assert [(c.arm, c.reference) for c in design.contrasts] == [(PLAIN, BASE)]
 
 
@@ -151,20 +156,87 @@ def test_factorial_has_every_combination_of_free_parts() -> None:
     assert len({arch.arch_id for arch in design.arms.values()}) == 8
 
 
+SIX_PARTS = {
+    name: {"without": {f"stages.{i}.attention.kind": "none"}} for i, name in enumerate("abcdef")
+}
+
+
+def test_a_fraction_of_a_factorial_says_what_it_mixes() -> None:
+    design = lam_spec(parts=SIX_PARTS, fraction=16).design(read)
+    assert len(design.arms) == 16
+    assert next(iter(design.arms)) == BASE
+    assert design.levels[BASE] == dict.fromkeys("abcdef", "on")
+    (note,) = design.notes
+    assert note.startswith("fraction: 16 of 64 combinations, resolution 4; cannot be told apart: ")
+    assert "a:b = c:e" in note
+    assert len(design.at_resolution(16).arms) == 16
+    assert design.at_resolution(16).notes == [note]
+
+
+def test_a_ladder_in_a_factorial_shares_its_arms() -> None:
+    three = {name: SIX_PARTS[name] for name in "abc"}
+    design = lam_spec(parts=three, factorial=True, ladder=("a", "b", "c")).design(read)
+    assert len(design.arms) == 8
+    ladder_of = [(c.arm, c.reference) for c in design.contrasts if c.design == "ladder"]
+    assert ladder_of == [("+a", PLAIN), ("-c", "+a")]  # the last rung is in the factorial
+
+
+def test_networks_stand_each_against_its_own() -> None:
+    networks = {"resnet18_se_cifar": BASE, "resnet34_lgam_cifar": "resnet34_cifar"}
+    spec = load_ablation("resnet18_cifar", None, {"networks": networks})
+    design = spec.design(read)
+    assert list(design.arms) == [BASE, *list(networks)[:1], "resnet34_cifar", *list(networks)[1:]]
+    assert [(c.arm, c.reference, c.design) for c in design.contrasts] == [
+        (name, reference, "networks") for name, reference in networks.items()
+    ]
+    assert not spec.wants_control
+    arms = design.arms
+    lineage = design.lineages()[arms["resnet34_lgam_cifar"].arch_id]
+    assert lineage == (arms[BASE], arms["resnet34_cifar"])
+
+
+@pytest.mark.parametrize(
+    ("study", "n_arms", "n_contrasts"),
+    [
+        ("lam", 10, 9),
+        ("lgam", 12, 8),
+        ("resneskt", 9, 9),
+        ("resneskt_depth", 3, 2),
+        ("alexnet", 4, 3),
+    ],
+)
+def test_the_papers_studies_build(study: str, n_arms: int, n_contrasts: int) -> None:
+    spec = load_ablation(None, study, {})
+    design = spec.design(read)
+    assert spec.resolution is not None
+    small = design.at_resolution(spec.resolution)
+    assert (len(small.arms), len(small.contrasts)) == (n_arms, n_contrasts)
+
+
+def test_a_sequential_ablation_looks_from_six_seeds_on() -> None:
+    spec = lam_spec(sequential=True, seeds=11)
+    looks = spec.looks(spec.design(read))
+    assert looks is not None
+    assert looks.looks == (6, 8, 10, 11)
+    assert lam_spec().looks(tiny_design()) is None
+    settings = spec.settings(tiny_design(), "id", "hash")
+    assert settings["seeds"] == 11  # to add some would be another plan of looks
+    assert "seeds" not in lam_spec().settings(tiny_design(), "id", "hash")
+
+
 def test_swap_puts_other_kinds_where_attention_is() -> None:
     spec = AblationSpec(base="lam", swap={"attention": ("se", "lam", "cbam")})
-    design = spec.design(LAM)
+    design = spec.design(read)
     assert list(design.arms) == [BASE, "attention.kind=se", "attention.kind=cbam"]
     assert {s.attention.kind for s in design.arms["attention.kind=se"].stages} == {"se"}
     plain = AblationSpec(base="resnet18", swap={"attention": ("se",)})
-    arms = plain.design(BASELINES["resnet18"].architecture).arms
+    arms = plain.design(read).arms
     assert {s.attention.kind for s in arms["attention.kind=se"].stages} == {"se"}
 
 
 def test_sweep_varies_an_option_where_it_means_something() -> None:
-    base = BASELINES["resnet18_lgam_cifar"].architecture
-    spec = AblationSpec(base="x", sweep={"attention.groups": (1, 2, 4, 8)})
-    arms = spec.design(base).arms
+    sweep = {"attention.groups": (1, 2, 4, 8)}
+    arms = AblationSpec(base="resnet18_lgam_cifar", sweep=sweep).design(read).arms
     assert list(arms) == [BASE, "attention.groups=1", "attention.groups=2", "attention.groups=8"]
 
 
@@ -200,6 +272,15 @@ def test_sweep_varies_an_option_where_it_means_something() -> None:
             "arms '-aff' and .* are the same network|same network",
         ),
         ("lam", {"parts": {"x": {"without": {"stages.9.width": 8}}}}, NasattnError, "no field"),
+        ("lam", {"fraction": 16}, AblationError, "no design of 16 runs for 3 factors; known: .8."),
+        ("lam", {"networks": {"lamb": "base"}}, UnknownNameError, "unknown network 'lamb'"),
+        ("lam", {"networks": {"lam": "base"}}, AblationError, "'base' and 'lam' are the same"),
+        (
+            "lam",
+            {"networks": {"alexnet": "resnet34", "resnet34": "resnet50", "resnet50": "alexnet"}},
+            AblationError,
+            "networks: .* are compared in a circle",
+        ),
         ("lam", {"seeds": 1}, AblationError, "seeds: must be greater than or equal to 2, is 1"),
         ("lam", {"sedes": 6}, AblationError, "unknown field 'sedes'; did you mean 'seeds'"),
     ],
@@ -208,7 +289,21 @@ def test_a_wrong_ablation_is_refused(
     base: str, changes: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        load_ablation(base, None, changes).design(BASELINES[base].architecture)
+        load_ablation(base, None, changes).design(read)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": 6}, "the first look is after 6 seeds, so it takes more; --seeds 12"),
+        ({"seeds": 12, "factorial": True}, "not for a factorial"),
+        ({"seeds": 200}, "at most 100 seeds"),
+    ],
+)
+def test_a_wrong_sequential_ablation_is_refused(changes: dict[str, Any], message: str) -> None:
+    spec = lam_spec(sequential=True, **changes)
+    with pytest.raises(AblationError, match=message):
+        spec.looks(spec.design(read))
 
 
 def test_a_search_is_no_ablation() -> None:
@@ -346,26 +441,69 @@ def test_a_failed_run_keeps_its_reason_and_the_others_go_on(tmp_path: Path) -> N
     assert len(finished_trials(study)) == 18
 
 
+def test_only_wanted_arms_go_on(tmp_path: Path) -> None:
+    design, watcher = tiny_design(), Quiet()
+    with open_study(f"sqlite:///{tmp_path}/a.db", "a", {"top1": "maximize"}, {}) as study:
+        run_ablation(
+            study,
+            design,
+            range(3),
+            fake,
+            facts={"recipe_id": "r"},
+            artifacts=tmp_path / "artifacts",
+            watcher=watcher,
+            wanted=lambda seed: design.arms if seed < 1 else {BASE, "-eca"} if seed < 2 else (),
+        )
+    assert watcher.runs == [*plan_runs(design, [0]), Run(BASE, 1), Run("-eca", 1)]
+
+
 # Paired by construction
 
 
 def test_layers_in_common_begin_with_the_same_weights() -> None:
     design = tiny_design()
-    setting = replace(SETTING, shared=design.base)
-    base = setting.build(design.base).state_dict()
+    setting = replace(SETTING, lineages=design.lineages())
+    base = layers(setting.build(design.base))
     for name, arch in design.arms.items():
-        own = setting.build(arch).state_dict()
+        own = layers(setting.build(arch))
         common = [k for k in own if k in base and own[k].shape == base[k].shape]
         assert all(torch.equal(own[k], base[k]) for k in common)
-        convolutions = [k for k in own if ".body." in k and "attention" not in k]
+        convolutions = [k for k in own if ".body." in k[0] and "attention" not in k[0]]
         assert set(convolutions) <= set(common), name
         assert len(common) > 0.5 * len(own)
 
 
-def test_a_network_alone_begins_as_ever() -> None:
-    alone = SETTING.build(tiny_design().base).state_dict()
-    shared = replace(SETTING, shared=tiny_design().base).build(tiny_design().base).state_dict()
-    assert all(torch.equal(alone[k], shared[k]) for k in alone)
+def test_parts_of_an_attention_begin_alone_as_together() -> None:
+    design = build_design(LAM, lam_spec().parts, "lam")
+    leave_one_out(design)
+    setting = replace(SETTING, lineages=design.lineages())
+    place = ".stages.Sequential0.InvertedResidual0.body.attention"
+    together = layers(setting.build(LAM))
+    for arm, part, n in (("-eca", "depthwise", 1), ("-lsa", "conv", 1)):
+        alone = layers(setting.build(design.arms[arm]))
+        found = [k for k in alone if k[0] == f"{place}.{part}"]
+        assert len(found) == n
+        assert all(torch.equal(alone[k], together[k]) for k in found)
+
+
+def test_a_layer_begins_alike_without_the_dropout_before_it() -> None:
+    base = BASELINES["mobilenet_v2"].architecture.at_resolution(8)
+    bare = without(base, parts_of(base).values())
+    ours = replace(SETTING, lineages={bare.arch_id: (base,)})
+    before, after = ours.build(base).state_dict(), ours.build(bare).state_dict()
+    assert torch.equal(before["classifier.1.weight"], after["classifier.0.weight"])
+
+
+def test_a_lineage_leads_from_the_base_to_what_an_arm_is_compared_with() -> None:
+    design = build_design(LAM, lam_spec().parts, "lam")
+    add_one_in(design)
+    lineages = design.lineages()
+    arms = design.arms
+    assert LAM.arch_id not in lineages
+    assert lineages[arms[PLAIN].arch_id] == (LAM,)
+    assert lineages[arms["+eca"].arch_id] == (LAM, arms[PLAIN])
+    third = arms["+aff+fused_term"].arch_id
+    assert lineages[third] == (LAM, arms[PLAIN], arms["+aff"])
 
 
 # Plans
@@ -375,7 +513,7 @@ def test_a_plan_counts_what_is_left() -> None:
     design = tiny_design()
     runs = plan_runs(design, range(6))
     plan = make_plan(design, runs, set(runs[:30]), SETTING, spread=0.01, measured=0.5)
-    assert (plan.n_runs, plan.n_done, plan.n_seeds, plan.n_contrasts) == (36, 30, 6, 5)
+    assert (plan.n_runs, plan.n_done, plan.n_seeds, plan.n_tests) == (36, 30, 6, 5)
     assert (plan.spread, plan.spread_from) == (0.01, "stated")
     assert plan.detectable is not None
     assert 0.02 < plan.detectable < 0.06  # about 3 of sqrt(2) times the spread

@@ -183,7 +183,11 @@ def test_build_attention_refuses_an_unknown_kind(
         ("nl", {"hidden": 8}, "'nl': unknown field 'hidden'; known: bias, rd_ratio"),
         ("ska", {"gem_p": 0.5}, "'ska': gem_p: must be greater than or equal to 1, is 0.5"),
         ("ska", {"gem_p": float("nan")}, "'ska': gem_p: must be less than or equal to 8, is nan"),
-        ("ska", {"kernels": "3,9"}, "'ska': kernels: must be '3,5', '3,7' or '5,7', is '3,9'"),
+        (
+            "ska",
+            {"kernels": "3,9"},
+            "'ska': kernels: must be '3', '5', '7', '3,5', '3,7' or '5,7', is '3,9'",
+        ),
         ("ska", {"gate": "relu"}, "'ska': gate: must be 'sigmoid' or 'none', is 'relu'"),
         ("ska", {"groups": 3}, "'ska': 3 groups do not divide 16"),
     ],
@@ -320,6 +324,8 @@ def test_attention_contract_leaves_the_random_state() -> None:
         ("ska", 64, {"groups": 32, "hidden": 8}, 32 * (27 + 75 + 5 * 8)),
         ("ska", 64, {"kernels": "3,7"}, 27 + 147 + 5 * 32),
         ("ska", 64, {"kernels": "5,7", "gate": "none"}, 75 + 147 + 5 * 32),
+        ("ska", 64, {"gem": False}, 18 + 50 + 5 * 32),
+        ("ska", 64, {"kernels": "5", "groups": 2}, 2 * 75),
     ],
 )
 def test_build_attention_has_the_formulas_params(
@@ -552,24 +558,33 @@ def test_spatial_attn_is_the_formula(kernel: int, bias: bool) -> None:
 def ska_by_hand(x: Array, w: dict[str, Array], options: dict[str, Any]) -> Array:
     """One group after the other; the options' names are those of SpatialKernelAttn."""
     groups = options.get("groups", 1)
-    width, d = x.shape[1] // groups, len(w["squeeze.0.weight"]) // groups
+    width = x.shape[1] // groups
     out = np.empty_like(x)
     for g in range(groups):
-        own, hidden = slice(g * width, (g + 1) * width), slice(g * d, (g + 1) * d)
+        own = slice(g * width, (g + 1) * width)
         v = x[:, own]  # (N, C / G, H, W)
         p = options.get("gem_p", 3.0)
         gem = (np.maximum(v, 1e-6) ** p).mean(1) ** (1 / p)
-        m = np.stack([v.mean(1), v.max(1), gem], 1)  # (N, 3, H, W)
-        a, b = (convolve(m, w[f"convs.{i}.weight"][g : g + 1])[:, 0] for i in (0, 1))
-        t = (a + b).mean((1, 2))  # (N,)
-        z = np.zeros((len(x), groups * d))
-        z[:, hidden] = t[:, None] * w["squeeze.0.weight"][hidden, 0, 0, 0]
-        z = np.maximum(normalise(z, w, "squeeze.1"), 0)[:, hidden]  # (N, d)
-        e = np.exp(z @ w["select.weight"][2 * g : 2 * g + 2, :, 0, 0].T)  # (N, 2)
-        share_a, share_b = (e / e.sum(1, keepdims=True)).T[:, :, None, None]  # (N, 1, 1)
-        u = share_a * a + share_b * b  # (N, H, W)
+        m = np.stack([v.mean(1), v.max(1), gem][: 3 if options.get("gem", True) else 2], 1)
+        convs = [w[key][g : g + 1] for key in w if key.startswith("convs")]
+        a, *others = (convolve(m, weight)[:, 0] for weight in convs)  # (N, H, W) each
+        u = select_by_hand(a, others[0], w, g, groups) if others else a
         out[:, own] = v * (u if options.get("gate") == "none" else sigmoid(u))[:, None]
     return out
+
+
+def select_by_hand(a: Array, b: Array, w: dict[str, Array], g: int, groups: int) -> Array:
+    """The two maps of group g, (N, H, W) each, in the shares that softmax gives them."""
+    d = len(w["squeeze.0.weight"]) // groups
+    hidden = slice(g * d, (g + 1) * d)
+    t = (a + b).mean((1, 2))  # (N,)
+    z = np.zeros((len(a), groups * d))
+    z[:, hidden] = t[:, None] * w["squeeze.0.weight"][hidden, 0, 0, 0]
+    z = np.maximum(normalise(z, w, "squeeze.1"), 0)[:, hidden]  # (N, d)
+    e = np.exp(z @ w["select.weight"][2 * g : 2 * g + 2, :, 0, 0].T)  # (N, 2)
+    share_a, share_b = (e / e.sum(1, keepdims=True)).T[:, :, None, None]  # (N, 1, 1)
+    weighed: Array = share_a * a + share_b * b
+    return weighed
 
 
 @pytest.mark.parametrize(
@@ -577,6 +592,9 @@ def ska_by_hand(x: Array, w: dict[str, Array], options: dict[str, Any]) -> Array
     [
         {},
         {"groups": 4, "hidden": 3},
+        {"groups": 2, "gem": False},
+        {"groups": 2, "kernels": "5"},
+        {"gem": False, "kernels": "3", "gate": "none"},
         {"groups": 2, "gem_p": 1.0, "kernels": "3,7"},
         {"groups": 2, "gem_p": 6.5, "kernels": "5,7", "gate": "none"},
     ],

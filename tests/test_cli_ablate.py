@@ -4,7 +4,9 @@ import csv
 import json
 from pathlib import Path
 
+import optuna
 import pytest
+import yaml
 
 from tests.command import assert_refused, nasattn
 
@@ -65,7 +67,84 @@ def test_plan_says_what_it_takes_and_runs_nothing(
     out = capsys.readouterr().out
     assert "48 runs; about" in out  # base, three parts left out, plain, three parts added
     assert "a spread of 1.00 points between seeds (stated)" in out
-    assert not Path("runs").exists()
+    assert {path.name for path in Path().iterdir()} == {"tiny.json"}
+
+
+def test_plan_of_a_fraction_states_its_aliases(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = {
+        name: {"without": {path: value}}
+        for name, path, value in (
+            ("first", "stages.0.attention.kind", "none"),
+            ("second", "stages.1.attention.kind", "none"),
+            ("gem", "head.pooling", "avg"),
+            ("wide", "stem.width", 4),
+        )
+    }
+    Path("four.yaml").write_text(
+        yaml.safe_dump({"base": "tiny.json", "parts": parts}, sort_keys=False)
+    )
+    arguments = ["ablate", "--study", "four.yaml", "--fraction", "8", "--plan", *ABLATE[3:-3]]
+    assert nasattn(monkeypatch, *arguments, "--seeds", "6") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "ablation ablate-tiny-digits: 8 arms of tiny.json, 6 seeds" in out
+    assert "7 effects and interactions and 6 seeds" in out
+    assert "8 of 16 combinations, resolution 4; cannot be told apart: first:second" in out
+
+
+def test_sequential_stops_a_comparison_and_goes_on_alike(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*ABLATE[:-3], "--seeds", "8", "--sequential", "--ladder", "eca,lsa,gem"]
+    assert nasattn(monkeypatch, *arguments, "--plan") == 0
+    assert "at most 32 runs" in capsys.readouterr().out
+    assert nasattn(monkeypatch, *arguments) == 0
+    out = capsys.readouterr().out
+    stopped = [line for line in out.splitlines() if ", 6 seeds: stop: " in line]
+    record = json.loads(Path("runs/ablate-tiny-digits/ablation.json").read_text())
+    rows = {row["arm"]: row for row in record["rows"]}
+    assert "sequential: looked at after 6, 8 seeds; significant where |t| came to " in out
+    for row in rows.values():
+        early = any(line.split()[0] == row["arm"] for line in stopped)
+        assert ("stopped after 6 seeds: " in row["verdict"]) == early
+        assert row["n"] == 8 or early
+        assert row["p"] is None
+    assert nasattn(monkeypatch, *arguments) == 0  # nothing is run twice, and the table is the same
+    again = capsys.readouterr().out
+    assert again[again.index("ablate-tiny-digits: ablation of") :] in out
+    assert_refused(monkeypatch, capsys, [*arguments, "--seeds", "10"], "seeds: 8 then, 10 now")
+
+
+def test_other_networks_and_those_of_a_search_can_be_compared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("other.json").write_text(json.dumps(TINY | {"head": {"pooling": "avg"}}))
+    study = optuna.create_study(storage="sqlite:///nasattn.db", study_name="found")
+    study.set_user_attr("settings", {"data": "digits", "resolution": 8, "recipe": {"epochs": 1}})
+    trial = study.ask()
+    trial.set_user_attr("architecture", json.dumps(TINY))
+    study.tell(trial, 0.5)
+    study.tell(study.ask(), 0.5)
+    arguments = ["ablate", "--base", "trial:found/0", "--networks", "other.json"]
+    arguments += ["--train-size", "40", "--seeds", "2"]
+    assert nasattn(monkeypatch, *arguments) == 0
+    out = capsys.readouterr().out
+    assert "ablation ablate-found-0-digits: 2 arms of trial:found/0, 2 seeds" in out
+    assert "recipe quick, 1 epoch" in out
+    assert "pictures of 8x8" in out
+    assert "4/4   other.json" in out
+    for base, message in (
+        ("trial:found/7", "trial:found/7: the study has trials 0 to 1"),
+        ("trial:found/1", "trial:found/1: that trial has no network"),
+        ("trial:found", "trial:found: must be trial:STUDY/NUMBER"),
+        ("trial:fund/0", "unknown study 'fund'; did you mean 'found'"),
+    ):
+        assert nasattn(monkeypatch, "ablate", "--base", base) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    study.set_user_attr("settings", {"data": "pictures", "resolution": 8})
+    assert nasattn(monkeypatch, "ablate", "--base", "trial:found/0") == 2
+    assert "was searched on the pictures 'pictures'; name them by --data" in capsys.readouterr().err
 
 
 def test_from_csv_compares_runs_made_anywhere(
@@ -93,6 +172,11 @@ def test_from_csv_compares_runs_made_anywhere(
         (["ablate", "--base", "vgg16"], "vgg16: is a reference"),
         (["ablate", "--base", "resnet18"], "resnet18: has no part to take out"),
         ([*ABLATE, "--ladder", "eca,tea"], "ladder: unknown part 'tea'"),
+        ([*ABLATE, "--fraction", "16"], "no design of 16 runs for 3 factors; known: [8]"),
+        ([*ABLATE, "--sequential"], "the first look is after 6 seeds, so it takes more"),
+        ([*ABLATE, "--networks", "lamb"], "unknown network 'lamb'; did you mean 'lam'"),
+        ([*ABLATE, "--networks", "tiny.json"], "arms 'base' and 'tiny.json' are the same network"),
+        (["ablate", "--base", "trial:mobile-digits/3"], "there is no file nasattn.db"),
         ([*ABLATE, "--swap", "attention"], "--swap 'attention': must be FIELD=VALUE"),
         ([*ABLATE, "--swap", "attention=sse"], "unknown attention 'sse'; did you mean 'se'"),
         ([*ABLATE, "--sweep", "head.gem_q=1,2"], "'gem_q' is unknown; did you mean 'gem_p'"),

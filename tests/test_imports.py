@@ -28,6 +28,7 @@ FLOORS = [
     ["layers"],
     ["blocks.*"],
     ["model", "shufflenet_v1", "fit"],
+    ["initial"],
     ["cost", "data"],
     ["zoo"],
     ["train"],

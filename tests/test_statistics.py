@@ -30,6 +30,7 @@ from nasattn.ablation.power import detectable_effect, sd_of_difference
 from nasattn.ablation.results import read_runs_csv
 from nasattn.ablation.sequential import SPENDING, Sequential
 from nasattn.ablation.statistics import (
+    Pair,
     bca_interval,
     compare,
     compare_pairs,
@@ -693,9 +694,14 @@ def test_sd_of_difference_refuses_percent() -> None:
 # Looks on the way
 
 
+def star(n: int) -> tuple[Pair, ...]:
+    """n arms, each against the base."""
+    return tuple((f"arm{i}", "base") for i in range(n))
+
+
 @pytest.mark.parametrize("spending", SPENDING)
 def test_sequential_holds_the_family_wise_rate(spending: str) -> None:
-    plan = Sequential((6, 8, 10), 3, spending=spending)
+    plan = Sequential((6, 8, 10), star(3), spending=spending)
     tops = normal(2000, 10, 4, seed=9)
     d = tops[:, :, 1:] - tops[:, :, :1]
     alarm = np.zeros(2000, dtype=bool)
@@ -706,17 +712,17 @@ def test_sequential_holds_the_family_wise_rate(spending: str) -> None:
 
 
 def test_sequential_of_one_look_and_arm_is_the_t_test() -> None:
-    assert Sequential((8,), 1).thresholds[0] == pytest.approx(stats.t.isf(0.025, 7), rel=0.02)
+    assert Sequential((8,), star(1)).thresholds[0] == pytest.approx(stats.t.isf(0.025, 7), rel=0.02)
 
 
 def test_sequential_spends_less_at_first_by_obrien_and_fleming() -> None:
-    early, late = Sequential((6, 12), 2), Sequential((6, 12), 2, spending="pocock")
+    early, late = Sequential((6, 12), star(2)), Sequential((6, 12), star(2), spending="pocock")
     assert early.thresholds[0] > late.thresholds[0]
     assert early.thresholds[1] < late.thresholds[1]
 
 
 def test_sequential_decides_by_threshold_and_trend() -> None:
-    plan = Sequential((6, 8, 10), 2)
+    plan = Sequential((6, 8, 10), star(2))
     clear = [-1.0, -1.1, -0.9, -1.0, -1.05, -0.95]
     flat = [1.0, -1.0, 0.5, -0.5, 0.1, -0.1]
     between = [1.0, 0.2, 1.5, -0.1, 0.9, 0.6]
@@ -729,7 +735,7 @@ def test_sequential_decides_by_threshold_and_trend() -> None:
 
 
 def test_sequential_follow_stops_at_the_first_clear_look() -> None:
-    plan = Sequential((6, 8, 10), 2)
+    plan = Sequential((6, 8, 10), star(2))
     clear, between = [-1.0, -1.1, -0.9, -1.0, -1.05, -0.95], [1.0, 0.2, 1.5, -0.1, 0.9, 0.6]
     assert plan.follow(clear[:5]) == ("continue", 5)
     assert plan.follow([*clear, 0.0, 5.0]) == ("stop: effect", 6)
@@ -738,7 +744,7 @@ def test_sequential_follow_stops_at_the_first_clear_look() -> None:
 
 
 def test_sequential_settle_lets_the_looks_decide() -> None:
-    plan = Sequential((6, 8, 10), 2)
+    plan = Sequential((6, 8, 10), star(2))
     for points, significant in ((SIX, True), ((-1.0, 0.3, -1.3, -0.2, -0.5, -0.4), False)):
         (row,) = compare(make_runs({"x": points}), "base", margin=0.02)
         settled = plan.settle(row, [x / 100 for x in points])
@@ -751,13 +757,36 @@ def test_sequential_settle_lets_the_looks_decide() -> None:
 
 
 def test_sequential_conditional_power_equals_simulation() -> None:
-    plan = Sequential((50, 100), 1)  # many seeds: t is nearly normal, as the formula supposes
+    plan = Sequential((50, 100), star(1))  # many seeds: t is nearly normal, as the formula supposes
     t, n = 1.5, 50
     rng = np.random.default_rng(0)
     rest = rng.standard_normal((20_000, 50)).sum(axis=1) + 50 * t / math.sqrt(n)
     z = (t * math.sqrt(n) + rest) / math.sqrt(100)
     expected = (z >= plan.thresholds[1]).mean()
     assert plan.conditional_power(t, n) == pytest.approx(expected, abs=0.02)
+
+
+def test_sequential_pairs_without_a_common_base_need_more() -> None:
+    # differences that share a base are alike, so that their highest |t| is smaller
+    apart = Sequential((8,), (("a", "b"), ("c", "d"), ("e", "f")))
+    assert apart.thresholds[0] > Sequential((8,), star(3)).thresholds[0]
+    independent = stats.t.isf((1 - 0.95 ** (1 / 3)) / 2, 7)
+    assert apart.thresholds[0] == pytest.approx(independent, rel=0.02)
+
+
+def test_sequential_detectable_of_one_look_is_the_t_test_s() -> None:
+    effect = Sequential((12,), star(1)).detectable(2.0)
+    assert effect is not None
+    power = stats.nct.sf(stats.t.isf(0.025, 11), 11, effect / 2 * math.sqrt(12))
+    assert power == pytest.approx(0.8, abs=0.015)
+
+
+def test_sequential_undecided_are_those_that_no_look_stopped() -> None:
+    plan = Sequential((6, 8, 10), star(2))
+    clear, between = [-1.0, -1.1, -0.9, -1.0, -1.05, -0.95], [1.0, 0.2, 1.5, -0.1, 0.9, 0.6]
+    assert plan.undecided({}) == set(star(2))
+    both = {("arm0", "base"): clear, ("arm1", "base"): between}
+    assert plan.undecided(both) == {("arm1", "base")}
 
 
 @pytest.mark.parametrize(
@@ -767,7 +796,7 @@ def test_sequential_conditional_power_equals_simulation() -> None:
         ({"looks": (8, 6)}, "must rise"),
         ({"looks": ()}, "must rise"),
         ({"looks": (6, 1000)}, "at most 100 seeds"),
-        ({"n_arms": 0}, "1 to 100 arms"),
+        ({"pairs": ()}, "1 to 100 comparisons"),
         ({"spending": "pococ"}, "did you mean 'pocock'"),
         ({"alpha": 2.0}, "alpha 2.0"),
         ({"alpha": 0.01}, "must rise from 8"),
@@ -775,13 +804,13 @@ def test_sequential_conditional_power_equals_simulation() -> None:
 )
 def test_sequential_refuses(options: dict[str, Any], message: str) -> None:
     with pytest.raises(NasattnError, match=message):
-        Sequential(**{"looks": (6, 8), "n_arms": 2, **options})
+        Sequential(**{"looks": (6, 8), "pairs": star(2), **options})
 
 
 @pytest.mark.parametrize("differences", [[0.1] * 7, [0.1] * 5 + [math.nan]])
 def test_sequential_decides_at_looks_only(differences: list[float]) -> None:
     with pytest.raises(AblationError, match=r"the looks are at \(6, 8\)"):
-        Sequential((6, 8), 2).decide(differences)
+        Sequential((6, 8), star(2)).decide(differences)
 
 
 # Files

@@ -1,10 +1,10 @@
 """The arms of an ablation and what each is compared with."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 
+from nasattn.ablation.designs import fraction
 from nasattn.ablation.parts import PartSpec, check_parts, without
 from nasattn.arch import Architecture, parse_architecture
 from nasattn.errors import AblationError, UnknownNameError
@@ -20,7 +20,7 @@ class Contrast:
 
     arm: str
     reference: str
-    design: str  # leave one out, add one in, ladder, factorial, swap, sweep, capacity
+    design: str  # leave one out, add one in, ladder, factorial, swap, sweep, networks, capacity
 
 
 @dataclass
@@ -32,25 +32,28 @@ class Design:
     arms: dict[str, Architecture] = field(default_factory=dict)
     contrasts: list[Contrast] = field(default_factory=list)
     levels: dict[str, dict[str, str]] = field(default_factory=dict)  # of a factorial, by arm
+    notes: list[str] = field(default_factory=list)  # what a reader of the table should know
 
     def __post_init__(self) -> None:
         self.arms[BASE] = self.base
 
-    def with_parts(self, on: Iterable[str]) -> str:
-        """The arm that has some of the parts and lacks the others; made where it is not there."""
-        kept = [name for name in self.parts if name in set(on)]
-        left = [key for key in self.parts if key not in kept]
-        return self.add(
-            self._name(kept, left), without(self.base, [self.parts[key] for key in left])
-        )
+    def with_parts(self, on: Iterable[str], *, rung: bool = False) -> str:
+        """The arm that has some of the parts and lacks the others; made where it is not there.
 
-    def _name(self, kept: list[str], left: list[str]) -> str:
-        """`base` with all parts, `plain` with none, `-eca` without one, else `+eca+lsa`."""
+        It is called `base` with all parts, `plain` with none, `-eca` without one (and what needs
+        it), else `+eca+lsa`; a rung of a ladder always by what it has.
+        """
+        wanted = set(on)
+        kept = [name for name in self.parts if name in wanted]
+        left = [key for key in self.parts if key not in kept]
+        arch = without(self.base, [self.parts[key] for key in left])
+        name = "".join(f"+{key}" for key in kept)
         if not left or not kept:
-            return PLAIN if left else BASE
-        if len(kept) > 1 and set(left) == self.dependents(left[0]):
-            return f"-{left[0]}"
-        return "".join(f"+{name}" for name in kept)
+            name = PLAIN if left else BASE
+        elif len(kept) > 1 and set(left) == self.dependents(left[0]):
+            lacking = f"-{left[0]}"
+            name = name if rung and lacking not in self.arms else lacking
+        return self.add(name, arch)
 
     def add(self, name: str, arch: Architecture) -> str:
         """Put in an arm; a network that stands under another name is refused."""
@@ -67,8 +70,26 @@ class Design:
         adapted = Design(self.base.at_resolution(resolution), self.parts)
         for name, arch in self.arms.items():
             adapted.add(name, arch.at_resolution(resolution))
-        adapted.contrasts, adapted.levels = self.contrasts, self.levels
+        adapted.contrasts, adapted.levels, adapted.notes = self.contrasts, self.levels, self.notes
         return adapted
+
+    def lineages(self) -> dict[str, tuple[Architecture, ...]]:
+        """arch_id of an arm -> the networks that it comes from: the base, ..., its reference."""
+        return {
+            arch.arch_id: tuple(self.arms[key] for key in self._kin(name))
+            for name, arch in self.arms.items()
+            if name != BASE
+        }
+
+    def _kin(self, name: str) -> list[str]:
+        """The base, ..., what an arm's reference is first compared with, the arm's reference."""
+        kin: list[str] = []
+        while name != BASE:
+            name = next((c.reference for c in self.contrasts if c.arm == name), BASE)
+            if name in kin:
+                raise AblationError(f"networks: {' and '.join(kin)} are compared in a circle")
+            kin.insert(0, name)
+        return kin
 
     def compare(self, arm: str, reference: str, design: str) -> None:
         """Ask for a contrast, once and one way round."""
@@ -109,20 +130,42 @@ def ladder(design: Design, order: Sequence[str]) -> None:
     for i, name in enumerate(order):
         if missing := [n for n in design.parts[name].needs if n not in order[:i]]:
             raise AblationError(f"ladder: {name!r} needs {missing[0]!r} on a rung below")
-        arm, below = design.with_parts(order[: i + 1]), design.with_parts(order[:i])
-        design.compare(arm, below, "ladder")
+        below = design.with_parts(order[:i], rung=True)
+        design.compare(design.with_parts(order[: i + 1], rung=True), below, "ladder")
 
 
-def factorial(design: Design) -> None:
-    """Every combination of the parts that stand by themselves; the others stay in."""
+def factorial(design: Design, runs: int | None = None) -> None:
+    """Combinations of the parts that stand by themselves, all or `runs` of them; the others stay.
+
+    What a fraction cannot tell apart becomes a note.
+    """
     free = [name for name, part in design.parts.items() if not part.needs]
     design.parts = {name: design.parts[name] for name in free}
-    for size in range(len(free), -1, -1):
-        for on in combinations(free, size):
-            arm = design.with_parts(on)
-            design.levels[arm] = {name: "on" if name in on else "off" for name in free}
-            if arm != BASE:
-                design.compare(arm, BASE, "factorial")
+    plan = fraction(free, runs or 2 ** len(free))
+    for row in sorted(plan.rows, key=lambda row: (sum(row), row)):
+        out = {name for name, changed in zip(free, row, strict=True) if changed}
+        arm = design.with_parts(name for name in free if name not in out)
+        design.levels[arm] = {name: "off" if name in out else "on" for name in free}
+        if arm != BASE:
+            design.compare(arm, BASE, "factorial")
+    aliases = [" = ".join((term.name, *term.aliases)) for term in plan.terms if term.aliases]
+    if aliases:
+        design.notes.append(
+            f"fraction: {len(plan.rows)} of {2 ** len(free)} combinations, resolution "
+            f"{plan.resolution}; cannot be told apart: {', '.join(aliases)}"
+        )
+
+
+def compare_networks(
+    design: Design, networks: Mapping[str, str], read: Callable[[str], Architecture]
+) -> None:
+    """Other networks, each against the network that it is named with, or the base."""
+    for name, reference in networks.items():
+        for each in (reference, name):
+            if each not in design.arms:
+                design.add(each, read(each))
+        design.compare(name, reference, "networks")
+    design.lineages()  # refuses circles
 
 
 def swap(design: Design, field_path: str, values: Sequence[Any], kind: str = "swap") -> None:

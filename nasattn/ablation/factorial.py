@@ -4,6 +4,7 @@ Each effect is a contrast of one seed's arms, so the seeds pair themselves as in
 are blocks of the least squares, and the contrasts of a seed change sign together in max-T.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import factorial as permutations
 
@@ -89,21 +90,21 @@ def analyse_factorial(
     )
 
 
-def level_rows(runs: Values, levels: Levels, base: str) -> tuple[tuple[str, ...], Ints]:
+def level_rows(arms: Collection[str], levels: Levels, base: str) -> tuple[tuple[str, ...], Ints]:
     """Factors, and 0 (the base's level) or 1 for every arm and factor: (arms, factors)."""
-    missing = [arm for arm in runs if arm not in levels]
+    missing = [arm for arm in arms if arm not in levels]
     if missing or not levels[base]:
         raise AblationError(f"arm {(missing or [base])[0]!r} has no factor levels")
     factors = tuple(levels[base])
     for factor in factors:
-        found = sorted({levels[arm].get(factor, "") for arm in runs})
+        found = sorted({levels[arm].get(factor, "") for arm in arms})
         if len(found) != 2:
             raise AblationError(
                 f"factor {factor!r} has {len(found)} levels ({', '.join(found)}); needs two"
             )
-    rows = [[int(levels[arm][f] != levels[base][f]) for f in factors] for arm in runs]
+    rows = [[int(levels[arm][f] != levels[base][f]) for f in factors] for arm in arms]
     seen: dict[tuple[int, ...], str] = {}
-    for arm, row in zip(runs, rows, strict=True):
+    for arm, row in zip(arms, rows, strict=True):
         twin = seen.setdefault(tuple(row), arm)
         if twin != arm:
             raise AblationError(f"arms {twin!r} and {arm!r} have the same levels; name them alike")

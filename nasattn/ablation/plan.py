@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import cross_entropy
 
-from nasattn.ablation.arms import Design
+from nasattn.ablation.arms import BASE, Design
+from nasattn.ablation.designs import find_terms
+from nasattn.ablation.factorial import level_rows
 from nasattn.ablation.power import detectable_effect, sd_of_difference
 from nasattn.ablation.run import Run
+from nasattn.ablation.sequential import Sequential
 from nasattn.arch import Architecture
 from nasattn.data.augment import Normalise, to_float
 from nasattn.evaluate import Setting
@@ -21,13 +24,16 @@ SPREAD = 0.0021  # of top-1 over seeds: the NAS benchmarks' on CIFAR-10 at 0.15 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many runs are left, how long they take here, and what they can show."""
+    """How many runs are left, how long they take here, and what they can show.
+
+    Of a factorial that is a part's effect, on average over the settings of the others.
+    """
 
     n_runs: int
     n_done: int
     seconds: float  # of the runs that are left
     n_seeds: int
-    n_contrasts: int
+    n_tests: int  # that p is corrected for
     spread: float  # of top-1 over seeds, a fraction
     spread_from: str  # stated, measured, or supposed
     detectable: float | None  # top-1, a fraction; None: no effect can be significant
@@ -40,6 +46,7 @@ def make_plan(
     setting: Setting,
     spread: float | None,
     measured: float | None,
+    looks: Sequential | None = None,
 ) -> Plan:
     """Time a few steps of every arm; `spread` is stated, else measured, else SPREAD is supposed."""
     left = [run for run in runs if run not in done]
@@ -47,16 +54,24 @@ def make_plan(
     known = [(spread, "stated"), (measured, "measured"), (SPREAD, "supposed")]
     value, origin = next((v, name) for v, name in known if v is not None)
     n_seeds = len({run.seed for run in runs})
-    n = len(design.contrasts)
+    n, sd, correlation = len(design.contrasts), sd_of_difference(value), 0.5
+    if design.levels:  # the mean of half the arms - that of the others
+        factors, rows = level_rows(design.levels, design.levels, BASE)
+        n, sd, correlation = len(find_terms(rows, factors)), 2 * value / len(rows) ** 0.5, 0.0
+    found = (
+        looks.detectable(sd)
+        if looks
+        else detectable_effect(n_seeds, sd, n, correlation=correlation)
+    )
     return Plan(
         n_runs=len(runs),
         n_done=len(runs) - len(left),
         seconds=sum(per_arm[run.arm] for run in left),
         n_seeds=n_seeds,
-        n_contrasts=n,
+        n_tests=n,
         spread=value,
         spread_from=origin,
-        detectable=detectable_effect(n_seeds, sd_of_difference(value), n),
+        detectable=found,
     )
 
 

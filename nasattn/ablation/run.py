@@ -1,6 +1,6 @@
 """run_ablation: every arm on every seed, paired by construction, resumable."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +10,8 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nasattn.ablation.arms import Design
+from nasattn.ablation.results import Values
+from nasattn.ablation.statistics import Pair, paired_differences
 from nasattn.arch import Architecture
 from nasattn.evaluate import Evaluation
 from nasattn.search.run import TRIAL_STATES, write_artifacts, write_facts
@@ -50,12 +52,18 @@ def run_ablation(
     facts: dict[str, Any],
     artifacts: Path,
     watcher: Watcher,
+    wanted: Callable[[int], Collection[str]] | None = None,
 ) -> None:
-    """Train what is not there yet; a failed run is recorded with its reason and not tried again."""
+    """Train what is not there yet; a failed run is recorded with its reason and not tried again.
+
+    `wanted`, asked before each seed, gives the arms that go on; without it all do.
+    """
     ablation = _Ablation(study, design, evaluate, facts, artifacts, watcher)
-    for run in plan_runs(design, seeds):
-        while run not in done_runs(study):  # one that was killed comes out of the queue first
-            ablation.run_trial(run)
+    for seed in seeds:
+        arms = design.arms if wanted is None else wanted(seed)
+        for run in (Run(arm, seed) for arm in design.arms if arm in arms):
+            while run not in done_runs(study):  # one that was killed comes out of the queue first
+                ablation.run_trial(run)
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -67,6 +75,27 @@ def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
 def done_runs(study: optuna.Study) -> set[Run]:
     """The runs that are finished."""
     return {run_of(trial) for trial in finished_trials(study)}
+
+
+def top1_by_arm(study: optuna.Study, seeds: Container[int] | None = None) -> Values:
+    """arm -> seed -> top1 of the runs that came to an end, of some seeds or of all."""
+    values: dict[str, dict[int, float]] = {}
+    for trial in finished_trials(study):
+        run = run_of(trial)
+        if trial.state == TrialState.COMPLETE and (seeds is None or run.seed in seeds):
+            values.setdefault(run.arm, {})[run.seed] = trial.values[0]
+    return values
+
+
+def differences_of(
+    study: optuna.Study, pairs: Iterable[Pair], seeds: Container[int]
+) -> dict[Pair, list[float]]:
+    """(arm, its base) -> their differences, in the order of the seeds that both have."""
+    values = top1_by_arm(study, seeds)
+    return {
+        (arm, base): [*paired_differences(values.get(arm, {}), values.get(base, {})).values()]
+        for arm, base in pairs
+    }
 
 
 def run_of(trial: FrozenTrial | Trial) -> Run:

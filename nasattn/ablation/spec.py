@@ -1,5 +1,6 @@
 """AblationSpec: everything that an ablation is told, as one frozen value or one YAML file."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,21 +10,26 @@ from nasattn.ablation.arms import (
     Design,
     add_one_in,
     build_design,
+    compare_networks,
     factorial,
     ladder,
     leave_one_out,
     swap,
 )
+from nasattn.ablation.flips import SEEDS_NEEDED
 from nasattn.ablation.parts import PartSpec, parts_of
+from nasattn.ablation.sequential import Sequential
 from nasattn.arch import Architecture
 from nasattn.errors import AblationError
 from nasattn.files import slug
 from nasattn.library import find_file, shipped
 from nasattn.search.spec import Threads, merge
+from nasattn.search.storage import TRIAL
 from nasattn.spec import Spec, parse, read_yaml
 from nasattn.train.recipe import Recipe, from_named
 
 MIN_SEEDS = 2  # one has no spread
+LOOK_EVERY = 2  # seeds
 SHORT = {"attention": "stages.*.attention.kind"}
 
 
@@ -33,15 +39,16 @@ class AblationSpec(Spec):
     base: str
     description: str = ""
     name: str | None = None  # default: ablate-BASE-DATA
-    parts: dict[str, PartSpec] = Field(
-        default={}
-    )  # none: every part that the base's own fields show
+    # none: every part that the base's own fields show
+    parts: dict[str, PartSpec] = Field(default={})
     ladder: tuple[str, ...] = ()  # the order in which parts are put in, one on the other
     factorial: bool = False
-    swap: dict[str, tuple[Any, ...]] = Field(
-        default={}
-    )  # dotted path -> other values of the base's field
+    fraction: Annotated[int, Field(gt=1)] | None = None  # of a factorial: so many of its arms
+    # dotted path -> other values of the base's field
+    swap: dict[str, tuple[Any, ...]] = Field(default={})
     sweep: dict[str, tuple[Any, ...]] = Field(default={})  # the same for numbers: a response curve
+    # other networks -> the network that each is compared with: `base`, or a name
+    networks: dict[str, str] = Field(default={})
     control: bool = True  # an arm of the base's size without its parts
     data: str = "digits"
     resolution: Annotated[int, Field(ge=8, le=1024)] | None = None
@@ -49,6 +56,7 @@ class AblationSpec(Spec):
         default="quick", validate_default=True
     )
     seeds: Annotated[int, Field(ge=MIN_SEEDS, le=1000)] = 6
+    sequential: bool = False  # stop a comparison early where a look at its seeds settles it
     margin: Annotated[float, Field(gt=0, lt=1)] | None = None  # top-1: smaller is no difference
     device: str = "cpu"
     threads: Threads = 1
@@ -56,25 +64,28 @@ class AblationSpec(Spec):
     @property
     def study_name(self) -> str:
         """The name in the storage: the own one, else ablate-BASE-DATA."""
-        base = slug(Path(self.base).stem)
+        base = self.base.removeprefix(TRIAL)
+        base = slug(Path(base).stem if base == self.base else base.replace("/", "-"))
         return self.name or f"ablate-{base}-{slug(Path(self.data).absolute().stem)}"
 
-    def design(self, base: Architecture) -> Design:
+    def design(self, read: Callable[[str], Architecture]) -> Design:
         """The arms and what each is compared with; raises AblationError where there are none.
 
-        A plain ablation leaves out and adds in each part; a ladder, a factorial, swaps or sweeps
-        come in its place.
+        A plain ablation leaves out and adds in each part; a ladder, a factorial, swaps, sweeps or
+        other networks come in its place. `read` gives the network of a name.
         """
+        base = read(self.base)
         parts = self.parts or parts_of(base)
         design = build_design(base, parts, self.base)
-        if self.factorial:
-            factorial(design)
+        if self.factorial or self.fraction:
+            factorial(design, self.fraction)
         if self.ladder:
             ladder(design, self.ladder)
         for path, values in self.swap.items():
             swap(design, full_path(path), values)
         for path, values in self.sweep.items():
             swap(design, full_path(path), values, "sweep")
+        compare_networks(design, self.networks, read)
         if not design.contrasts:
             leave_one_out(design)
             add_one_in(design)
@@ -86,14 +97,32 @@ class AblationSpec(Spec):
 
     @property
     def wants_control(self) -> bool:
-        """Whether a control arm belongs to the design: sweeps and swaps compare like with like."""
-        return self.control and not (self.swap or self.sweep)
+        """Whether a control arm belongs to the design: other values and networks need none."""
+        return self.control and not (self.swap or self.sweep or self.networks)
+
+    def looks(self, design: Design) -> Sequential | None:
+        """When a sequential ablation looks: after six seeds, every second one, and the last."""
+        if not self.sequential:
+            return None
+        first = SEEDS_NEEDED
+        if self.seeds <= first:
+            raise AblationError(
+                f"sequential: the first look is after {first} seeds, so it takes more; --seeds 12"
+            )
+        if design.levels:
+            raise AblationError("sequential: not for a factorial, which needs every seed whole")
+        looks = (*range(first, self.seeds, LOOK_EVERY), self.seeds)
+        return Sequential(looks, tuple((c.arm, c.reference) for c in design.contrasts))
 
     def settings(self, design: Design, base_id: str, data_hash: str) -> dict[str, Any]:
-        """All that must be equal for stored runs to be gone on with; seeds may be added."""
+        """All that must be equal for stored runs to be gone on with.
+
+        Seeds may be added, but not where looks were planned for a number of them.
+        """
         kept = {"recipe", "resolution", "device", "data"}
         arms = {name: arch.arch_id for name, arch in design.arms.items()}
         own = self.model_dump(mode="json", include=kept)
+        own |= {"seeds": self.seeds, "sequential": True} if self.sequential else {}
         return own | {"arms": arms, "base": base_id, "data_hash": data_hash}
 
 
@@ -104,10 +133,16 @@ def full_path(path: str) -> str:
     return SHORT.get(path, path)
 
 
-def load_ablation(base: str | None, file: str | None, changes: dict[str, Any]) -> AblationSpec:
+def load_ablation(
+    base: str | None,
+    file: str | None,
+    changes: dict[str, Any],
+    usual: Mapping[str, Any] | None = None,
+) -> AblationSpec:
     """The ablation of a file, or of the study called like the base, or of the base's own parts.
 
-    Raises UnknownNameError for a name that is no file, AblationError for what does not fit.
+    `usual` holds defaults that files and changes override. Raises UnknownNameError for a name that
+    is no file, AblationError for what does not fit.
     """
     if base is None and file is None:
         raise AblationError("--base is missing: the network to take apart, as in --base lam")
@@ -120,4 +155,5 @@ def load_ablation(base: str | None, file: str | None, changes: dict[str, Any]) -
             raise AblationError(f"{path}: is a search; `nasattn search --study {name}` runs it")
         parse(AblationSpec, data, str(path), AblationError)
     given = {"base": base} if base is not None else {}
-    return parse(AblationSpec, merge(data, given | changes), "options", AblationError)
+    merged = merge(dict(usual or {}) | data, given | changes)
+    return parse(AblationSpec, merged, "options", AblationError)

@@ -175,11 +175,15 @@ ATTENTIONS: dict[str, AttentionKind] = {
     "ska": _kind(
         "spatial_kernel:SpatialKernelAttn",
         "paper 003, spatial kernel selection",
-        effects={"gem_p": lambda o, channels: channels > o["groups"] and o["gem_p"]},
+        effects={
+            "hidden": lambda o, channels: "," in o["kernels"] and o["hidden"],
+            "gem_p": lambda o, channels: o["gem"] and channels > o["groups"] and o["gem_p"],
+        },
         groups=(Count, 1),
         hidden=(Count, 32),
+        gem=(bool, True),
         gem_p=(Annotated[float, Field(ge=1, le=8)], 3.0),
-        kernels=(Literal["3,5", "3,7", "5,7"], "3,5"),
+        kernels=(Literal["3", "5", "7", "3,5", "3,7", "5,7"], "3,5"),
         gate=(Literal["sigmoid", "none"], "sigmoid"),
     ),
 }

@@ -15,19 +15,31 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from nasattn.ablation.arms import BASE, CONTROL, Contrast, Design
+from nasattn.ablation.arms import BASE, CONTROL, Design
 from nasattn.ablation.capacity import widen_to
 from nasattn.ablation.parts import without
-from nasattn.ablation.plan import Plan, make_plan
+from nasattn.ablation.plan import make_plan
 from nasattn.ablation.results import read_runs_csv
-from nasattn.ablation.run import Run, done_runs, finished_trials, plan_runs, run_ablation, run_of
+from nasattn.ablation.run import (
+    Run,
+    differences_of,
+    done_runs,
+    finished_trials,
+    plan_runs,
+    run_ablation,
+    run_of,
+    top1_by_arm,
+)
+from nasattn.ablation.sequential import Decision, Sequential
 from nasattn.ablation.spec import AblationSpec, load_ablation
+from nasattn.ablation.statistics import Pair
 from nasattn.arch import Architecture
 from nasattn.cli.app import DEFAULT_STORAGE
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.folders import check_folder, make_folder
 from nasattn.cli.search import prepare
 from nasattn.cli.words import duration, plural
+from nasattn.data.named import DATASETS
 from nasattn.errors import AblationError, shown
 from nasattn.evaluate import Setting, check_device, evaluate
 from nasattn.files import slug
@@ -35,7 +47,14 @@ from nasattn.objectives import get_objective
 from nasattn.report.ablation import AblationResult, from_runs, read_ablation
 from nasattn.report.formats import to_rows, write_ablation
 from nasattn.report.markup import wrapped
-from nasattn.search.storage import artifact_dir, check_storage, open_study
+from nasattn.search.storage import (
+    TRIAL,
+    artifact_dir,
+    check_storage,
+    find_study,
+    open_study,
+    read_trial,
+)
 from nasattn.spec import read_value
 from nasattn.train.loop import Epoch
 from nasattn.zoo import read_network
@@ -61,39 +80,39 @@ def ablate_command(
     """Design, plan or run, compare, write; returns the exit status."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = Console(highlight=False, stderr=options.as_json)
-    spec = load_ablation(base, file, dict(changes))
+    spec = load_ablation(base, file, dict(changes), usual_settings(base, changes, options.storage))
     check_device(spec.device)
     torch.set_num_threads(spec.threads)
-    drawn = spec.design(base_network(spec.base))
-    folder = options.out or Path("runs") / spec.study_name
+    drawn = spec.design(lambda name: read_architecture(name, options.storage))
+    folder = options.out or Path("runs") / slug(spec.study_name)
     check_folder(folder)
     check_storage(options.storage, spec.study_name, resume=True)
     data = load_with_progress(console, spec.data, spec.resolution, options.cache_dir)
     spec = spec.model_copy(update={"resolution": data.resolution})
-    notes = add_control(drawn, data.resolution, len(data.classes)) if spec.wants_control else []
+    if spec.wants_control:
+        add_control(drawn, data.resolution, len(data.classes))
     design = drawn.at_resolution(data.resolution)
+    looks = spec.looks(design)
     setting = Setting(
         data,
         spec.recipe,
         (get_objective("top1"), get_objective("latency_ms")),
         device=spec.device,
-        shared=design.base,
+        lineages=design.lineages(),
     )
     settings = spec.settings(design, design.base.arch_id, data.content_hash)
-    runs = plan_runs(design, range(spec.seeds))
+    if options.plan:
+        console.print(introduction(spec, design, setting), style="dim", markup=False)
+        known = find_study(options.storage, spec.study_name, settings)
+        console.print(plan_words(known, spec, design, setting, options.spread), markup=False)
+        return 0
     with open_study(options.storage, spec.study_name, {"top1": "maximize"}, settings) as study:
         console.print(introduction(spec, design, setting), style="dim", markup=False)
-        if options.plan:
-            known = make_plan(
-                design, runs, done_runs(study), setting, options.spread, spread_of(study)
-            )
-            console.print(plan_words(known), markup=False)
-            return 0
         make_folder(folder)
         make_folder(artifact_dir(options.storage))
         setting = replace(setting, reference_ms=prepare(console, study, setting))
-        describe_study(study, spec, drawn, design, notes, setting.data.name)
-        status = run(console, study, spec, design, setting, options, len(runs))
+        describe_study(study, spec, drawn, design, looks)
+        status = run(console, study, spec, design, setting, looks, artifact_dir(options.storage))
         result = read_ablation(study)
     return status or show(console, result, folder, options)
 
@@ -117,25 +136,41 @@ def fields(option: str, texts: list[str] | None) -> dict[str, list[Any]] | None:
     return found or None
 
 
-def base_network(name: str) -> Architecture:
-    """A network of the zoo or a JSON file; a reference has no parts to take out."""
-    network = read_network(name)
-    if network.architecture is None:
+def read_architecture(name: str, storage: str) -> Architecture:
+    """A network of the zoo, a JSON file, or `trial:STUDY/NUMBER`; a reference has no parts."""
+    if name.startswith(TRIAL):
+        return read_trial(storage, name)[0]
+    architecture = read_network(name).architecture
+    if architecture is None:
         raise AblationError(f"{name}: is a reference, which has no parts that can be taken out")
-    return network.architecture
+    return architecture
 
 
-def add_control(design: Design, resolution: int, n_classes: int) -> list[str]:
-    """Put in the control arm; where there cannot be one, say why."""
+def usual_settings(
+    base: str | None, changes: Mapping[str, Any], storage: str
+) -> dict[str, Any] | None:
+    """Pictures and recipe of the study that a base comes from: what it is good at."""
+    if base is None or not base.startswith(TRIAL):
+        return None
+    settings = read_trial(storage, base)[1]
+    data = settings.get("data")
+    if "data" not in changes and data not in DATASETS:
+        raise AblationError(f"{base}: was searched on the pictures {data!r}; name them by --data")
+    kept = ("data", "resolution", "recipe")
+    return {name: settings[name] for name in kept if name in settings}
+
+
+def add_control(design: Design, resolution: int, n_classes: int) -> None:
+    """Put in the control arm; where there cannot be one, a note says why."""
     if not design.parts:
-        return []
+        return
     plain = without(design.base, design.parts.values())
     try:
         design.add(CONTROL, widen_to(plain, design.base, resolution, n_classes))
     except AblationError as e:
-        return [f"no control arm: {str(e).removeprefix('control: ')}"]
-    design.contrasts.append(Contrast(CONTROL, BASE, "capacity"))
-    return []
+        design.notes.append(f"no control arm: {str(e).removeprefix('control: ')}")
+    else:
+        design.compare(CONTROL, BASE, "capacity")
 
 
 def describe_study(
@@ -143,18 +178,23 @@ def describe_study(
     spec: AblationSpec,
     drawn: Design,
     design: Design,
-    notes: list[str],
-    data: str,
+    looks: Sequential | None,
 ) -> None:
     """Write down what the runs are, for the report and the dashboard."""
     arms = {
         name: {"arch_id": arch.arch_id, "drawn_id": drawn.arms[name].arch_id}
         for name, arch in design.arms.items()
     }
-    contrasts = [[c.arm, c.reference, c.design] for c in design.contrasts]
-    facts = {"base": spec.base, "data": data, "arms": arms, "contrasts": contrasts}
-    more = {"levels": design.levels, "notes": notes, "margin": spec.margin}
-    study.set_user_attr("ablation", facts | more)
+    facts = {
+        "base": spec.base,
+        "arms": arms,
+        "contrasts": [[c.arm, c.reference, c.design] for c in design.contrasts],
+        "levels": design.levels,
+        "notes": design.notes,
+        "margin": spec.margin,
+        "looks": looks.looks if looks else None,
+    }
+    study.set_user_attr("ablation", facts)
 
 
 def run(
@@ -163,8 +203,8 @@ def run(
     spec: AblationSpec,
     design: Design,
     setting: Setting,
-    options: Options,
-    n_runs: int,
+    looks: Sequential | None,
+    artifacts: Path,
 ) -> int:
     """Train what is missing; 130 where the user stopped it."""
     by_seed: dict[int, Setting] = {}
@@ -180,7 +220,18 @@ def run(
         "device": spec.device,
         "threads": spec.threads,
     }
+    n_runs = len(design.arms) * spec.seeds
     progress = AblationProgress(console, study, spec.recipe.epochs, n_runs)
+
+    def wanted(seed: int) -> set[str]:
+        if looks is None:
+            return set(design.arms)
+        differences = differences_of(study, looks.pairs, range(seed))
+        progress.look(seed, {pair: looks.follow(d) for pair, d in differences.items()})
+        arms = {name for pair in looks.undecided(differences) for name in pair}
+        progress.n_runs = len(done_runs(study)) + len(arms) * (spec.seeds - seed)
+        return arms
+
     try:
         with progress:
             run_ablation(
@@ -189,8 +240,9 @@ def run(
                 range(spec.seeds),
                 train,
                 facts=facts,
-                artifacts=artifact_dir(options.storage),
+                artifacts=artifacts,
                 watcher=progress,
+                wanted=wanted,
             )
     except KeyboardInterrupt:
         command = shlex.join(["nasattn", *sys.argv[1:]])
@@ -201,19 +253,9 @@ def run(
     return 0
 
 
-def top1_by_arm(trials: list[FrozenTrial]) -> dict[str, dict[int, float]]:
-    """arm -> seed -> top1 of the runs that came to an end."""
-    values: dict[str, dict[int, float]] = {}
-    for trial in trials:
-        if trial.state == TrialState.COMPLETE:
-            found = run_of(trial)
-            values.setdefault(found.arm, {})[found.seed] = trial.values[0]
-    return values
-
-
 def spread_of(study: optuna.Study) -> float | None:
     """The spread of top1 over seeds, pooled over the arms with three runs or more."""
-    arms = [list(v.values()) for v in top1_by_arm(finished_trials(study)).values()]
+    arms = [list(v.values()) for v in top1_by_arm(study).values()]
     variances = [statistics.variance(values) for values in arms if len(values) > 2]
     return statistics.fmean(variances) ** 0.5 if any(variances) else None
 
@@ -234,21 +276,39 @@ def introduction(spec: AblationSpec, design: Design, setting: Setting) -> str:
     )
 
 
-def plan_words(plan: Plan) -> str:
-    """The cost and the power of an ablation."""
+def plan_words(
+    study: optuna.Study | None,
+    spec: AblationSpec,
+    design: Design,
+    setting: Setting,
+    spread: float | None,
+) -> str:
+    """The cost and the power of an ablation, of which a study may hold some runs already."""
+    looks = spec.looks(design)
+    runs = plan_runs(design, range(spec.seeds))
+    done, measured = (done_runs(study), spread_of(study)) if study else (set[Run](), None)
+    plan = make_plan(design, runs, done, setting, spread, measured, looks)
     left = plan.n_runs - plan.n_done
-    done = f", {plan.n_done} of them done" if plan.n_done else ""
-    words = [f"{plural(plan.n_runs, 'run')}{done}; about {duration(plan.seconds)} for {left}"]
-    spread = f"a spread of {100 * plan.spread:.2f} points between seeds ({plan.spread_from})"
+    before = f", {plan.n_done} of them done" if plan.n_done else ""
+    most = "at most " if looks else ""
+    words = [
+        f"{most}{plural(plan.n_runs, 'run')}{before}; about {duration(plan.seconds)} for {left}"
+    ]
     if plan.detectable is None:
         words.append(f"not testable: {plan.n_seeds} seeds, 6 are needed")
     else:
+        tests = (
+            f"{plan.n_tests} effects and interactions"
+            if design.levels
+            else plural(plan.n_tests, "comparison")
+        )
         words.append(
-            f"with {spread}, {plural(plan.n_contrasts, 'comparison')} and "
-            f"{plural(plan.n_seeds, 'seed')}:\nan effect of {100 * plan.detectable:.2f} points is "
+            f"with a spread of {100 * plan.spread:.2f} points between seeds ({plan.spread_from}), "
+            f"{tests} and {plural(plan.n_seeds, 'seed')}:\n"
+            f"an effect of {100 * plan.detectable:.2f} points is "
             "found four times in five (5 % false alarms in all)"
         )
-    return "\n".join(words)
+    return "\n".join([*words, *design.notes])
 
 
 class AblationProgress:
@@ -280,6 +340,12 @@ class AblationProgress:
         self.status.update(f"{self.run.arm}, seed {self.run.seed}, {where}")
         if not self.console.is_terminal and time.monotonic() - self.last_line > SILENCE:
             self._print(f"{'':>9}   {self.run.arm} seed {self.run.seed} {where}")
+
+    def look(self, seeds: int, decisions: Mapping[Pair, tuple[Decision, int]]) -> None:
+        """Say which comparisons the seeds so far have settled."""
+        for (arm, reference), (decision, seen) in decisions.items():
+            if decision != "continue" and seen == seeds:
+                self._print(f"{'':>9}   {arm} vs {reference}, {seeds} seeds: {decision}")
 
     def finished(self, trial: FrozenTrial, done: int) -> None:
         took = trial.user_attrs.get("seconds", 0.0)

@@ -134,7 +134,8 @@ def search(
 @app.command()
 def ablate(
     base: Annotated[
-        str | None, name_of("Network to take apart: a name, or a JSON file.", "NETWORK")
+        str | None,
+        name_of("Network to take apart: a name, a JSON file, or trial:STUDY/17.", "NETWORK"),
     ] = None,
     study: Annotated[str | None, name_of("Ablation: a name or a YAML file. [BASE's]")] = None,
     ladder: Annotated[
@@ -143,16 +144,25 @@ def ablate(
     factorial: Annotated[
         bool, typer.Option("--factorial", help="Every combination of the parts.")
     ] = False,
+    fraction: Annotated[
+        int | None, number("A factorial in so many arms: 8, 16, ...; it says what it mixes.")
+    ] = None,
     swap: Annotated[
         list[str] | None, name_of("Other values: attention=se,eca; repeatable.", "FIELD=VALUE,...")
     ] = None,
     sweep: Annotated[
         list[str] | None, name_of("A curve: attention.groups=1,2,4.", "FIELD=VALUE,...")
     ] = None,
+    networks: Annotated[
+        str | None, name_of("Other networks to compare with it.", "NETWORK,...")
+    ] = None,
     control: Annotated[
         bool, typer.Option(help="An arm as large as the base, without its parts.")
     ] = True,
     seeds: Annotated[int | None, number("Seeds an arm; six can be tested. [6]")] = None,
+    sequential: Annotated[
+        bool, typer.Option("--sequential", help="Stop a comparison where a look settles it.")
+    ] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what it takes and can show, and stop.")
     ] = False,
@@ -190,9 +200,12 @@ def ablate(
     changes: dict[str, Any] = {
         "ladder": None if ladder is None else ladder.split(","),
         "factorial": factorial or None,
+        "fraction": fraction,
         "swap": fields("--swap", swap),
         "sweep": fields("--sweep", sweep),
+        "networks": None if networks is None else dict.fromkeys(networks.split(","), "base"),
         "control": None if control else False,
+        "sequential": sequential or None,
         "seeds": seeds,
         "margin": decimal("--margin", margin),
         "data": data,

@@ -13,7 +13,14 @@ from nasattn.ablation.arms import BASE, Contrast
 from nasattn.ablation.factorial import Factorial, analyse_factorial
 from nasattn.ablation.results import Levels, Runs
 from nasattn.ablation.run import finished_trials, run_of
-from nasattn.ablation.statistics import Comparison, CostPerPoint, compare_pairs, cost_per_point
+from nasattn.ablation.sequential import Sequential
+from nasattn.ablation.statistics import (
+    Comparison,
+    CostPerPoint,
+    compare_pairs,
+    cost_per_point,
+    paired_differences,
+)
 from nasattn.arch import Architecture, parse_architecture
 from nasattn.baselines import BASELINES, Published
 from nasattn.errors import AblationError, StudyError, UnknownNameError
@@ -82,6 +89,7 @@ class AblationResult:
     notes: tuple[str, ...] = ()
     alpha: float = 0.05
     margin: float | None = None
+    looks: Sequential | None = None  # None: judged once, after the last seed
     ground: Mapping[str, Any] = field(default_factory=dict)  # of GROUND, those that are known
     network: str = ""  # name of the base network
 
@@ -128,11 +136,14 @@ def read_ablation(study: optuna.Study, *, alpha: float = 0.05) -> AblationResult
         for name, ids in record["arms"].items()
     }
     contrasts = [Contrast(*names) for names in record["contrasts"]]
+    pairs = tuple((c.arm, c.reference) for c in contrasts)
+    looks = Sequential(tuple(seen), pairs, alpha) if (seen := record.get("looks")) else None
     result = AblationResult(
         study=study.study_name,
         base=BASE,
         arms=arms,
-        rows=_rows(arms, contrasts, alpha, record["margin"]),
+        rows=_rows(arms, contrasts, alpha, record["margin"], looks),
+        looks=looks,
         seeds=tuple(sorted({run_of(trial).seed for trial in trials})),
         recipe_id=recipe_id,
         levels=record["levels"],
@@ -215,6 +226,7 @@ def _rows(
     contrasts: Sequence[Contrast],
     alpha: float,
     margin: float | None,
+    looks: Sequential | None = None,
 ) -> tuple[Row, ...]:
     """Contrasts with a seed in common are one family; the others say why they have none."""
     for contrast in contrasts:
@@ -224,6 +236,11 @@ def _rows(
     values = {name: arm.values for name, arm in arms.items()}
     pairs = [(c.arm, c.reference) for c in contrasts if values[c.arm].keys() & values[c.reference]]
     comparisons = compare_pairs(values, pairs, alpha=alpha, margin=margin)
+    if looks is not None:
+        comparisons = tuple(
+            looks.settle(row, [*paired_differences(values[row.arm], values[row.base]).values()])
+            for row in comparisons
+        )
     found = dict(zip(pairs, comparisons, strict=True))
     return tuple(
         _row(c, arms[c.arm], arms[c.reference], found.get((c.arm, c.reference))) for c in contrasts

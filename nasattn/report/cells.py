@@ -29,6 +29,7 @@ DESIGNS = {
     "factorial": "factorial: the combinations of the parts",
     "swap": "swap: another value in the base",
     "sweep": "sweep: other values in the base",
+    "networks": "networks: each against the one that it is built on",
     "capacity": "capacity: the base's size without its parts",
     "arms": "every arm",
 }
@@ -167,7 +168,14 @@ def notes(result: AblationResult) -> list[str]:
         f" stands against, paired by seed, with its {100 * (1 - result.alpha):g} % interval"
         " (Student's t, uncorrected)"
     ]
-    if testable:
+    if result.looks:
+        seeds = ", ".join(map(str, result.looks.looks))
+        limits = ", ".join(f"{t:.1f}" for t in result.looks.thresholds)
+        found.append(
+            f"sequential: looked at after {seeds} seeds; significant where |t| came to {limits}"
+            f" (O'Brien and Fleming's spending, corrected for {len(result.looks.pairs)} contrasts)"
+        )
+    elif testable:
         found.append(
             f"p adj.: exact sign flips by seed, corrected for {testable} contrast"
             f"{'s' * (testable > 1)} (max-T); significant at {result.alpha:g} or less"

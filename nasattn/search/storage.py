@@ -1,5 +1,6 @@
 """One study in an Optuna storage: opened by one writer, gone on with only under equal settings."""
 
+import json
 import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
@@ -15,9 +16,12 @@ from optuna.trial import TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from nasattn.errors import StudyError
+from nasattn.arch import Architecture, parse_architecture
+from nasattn.errors import StudyError, UnknownNameError
 from nasattn.objectives import Direction
 from nasattn.spec import differences
+
+TRIAL = "trial:"  # before STUDY/NUMBER: the network of a stored trial
 
 # What opening a storage raises that is not one, or not ours to use.
 _UNUSABLE = (
@@ -109,6 +113,42 @@ def check_storage(url: str, name: str, *, resume: bool) -> None:
             f"study {name!r} is in {without_password(url)} already; "
             "leave out --no-resume or give a --name"
         )
+
+
+def find_study(url: str, name: str, settings: Mapping[str, Any]) -> optuna.Study | None:
+    """The stored study of that name, to be read; None where there is none with such settings."""
+    file = sqlite_file(url)
+    if file and not file.exists():
+        return None
+    storage = open_storage(url)
+    if not _has_study(storage, name):
+        return None
+    study = optuna.load_study(study_name=name, storage=storage)
+    same = not differences(study.user_attrs.get("settings", {}), dict(settings))
+    return study if same else None
+
+
+def read_trial(url: str, name: str) -> tuple[Architecture, dict[str, Any]]:
+    """The network of `trial:STUDY/NUMBER` as it was trained, and the settings of its study.
+
+    Raises StudyError or UnknownNameError for what is not there.
+    """
+    study, _, number = name.removeprefix(TRIAL).rpartition("/")
+    if not (study and number.isdecimal() and len(number) < 10):
+        raise StudyError(f"{name}: must be {TRIAL}STUDY/NUMBER, as {TRIAL}mobile-digits/3")
+    storage = open_storage(url)
+    studies = [found.study_name for found in storage.get_all_studies()]
+    if study not in studies:
+        raise UnknownNameError("study", study, known=studies, where=without_password(url))
+    study_id = storage.get_study_id_from_name(study)
+    trials = storage.get_all_trials(study_id, deepcopy=False)
+    if int(number) >= len(trials):
+        raise StudyError(f"{name}: the study has trials 0 to {len(trials) - 1}")
+    text = trials[int(number)].user_attrs.get("architecture")
+    if text is None:
+        raise StudyError(f"{name}: that trial has no network")
+    settings = storage.get_study_user_attrs(study_id).get("settings", {})
+    return parse_architecture(json.loads(text), name), settings
 
 
 @contextmanager
