@@ -24,7 +24,7 @@ from nasattn.cli.tables import add_row, name_column, number_column, table
 from nasattn.cli.words import printable
 from nasattn.model import build_model
 from nasattn.search.run import counts
-from tests.command import assert_refused, nasattn
+from tests.command import assert_refused, nasattn, start, stop_in_mid_trial
 
 TINY_SPACE = """
 template:
@@ -58,18 +58,6 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NASATTN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "80")
     Path("tiny.yaml").write_text(TINY_SPACE, encoding="utf-8")
-
-
-def start(*arguments: str) -> "subprocess.Popen[str]":
-    """Start a command in a process of its own."""
-    code = "from nasattn.cli import main; main()"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-    )
 
 
 def write_folder(path: Path, *classes: str) -> None:
@@ -309,31 +297,6 @@ def test_no_command_shows_the_help(
 ) -> None:
     assert nasattn(monkeypatch) == 0
     assert "search" in capsys.readouterr().out
-
-
-def in_mid_trial(study_name: str, n: int) -> bool:
-    """Whether n trials are finished and the next one is being evaluated."""
-    try:
-        study = optuna.load_study(study_name=study_name, storage="sqlite:///nasattn.db")
-    except Exception:  # the storage is being made
-        return False
-    trials = study.get_trials(deepcopy=False)
-    running = [t for t in trials if t.state == TrialState.RUNNING]
-    return sum(map(counts, trials)) >= n and any("architecture" in t.user_attrs for t in running)
-
-
-def stop_in_mid_trial(study_name: str, n: int, process: "subprocess.Popen[str]") -> None:
-    """Freeze a search (SIGSTOP) while it evaluates a network after its n-th."""
-    for _ in range(1200):
-        if process.poll() is not None:
-            pytest.fail(f"the search ended by itself: {process.communicate()}")
-        if in_mid_trial(study_name, n):
-            process.send_signal(signal.SIGSTOP)  # it may have moved on since it was looked at
-            if in_mid_trial(study_name, n):
-                return
-            process.send_signal(signal.SIGCONT)
-        time.sleep(0.05)
-    pytest.fail("the search did not get there")
 
 
 LONGER = [*TINY[:-4], "--train-size", "640", "--epochs", "4"]

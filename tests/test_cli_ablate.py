@@ -8,7 +8,7 @@ import optuna
 import pytest
 import yaml
 
-from tests.command import assert_refused, nasattn
+from tests.command import assert_refused, nasattn, start, stop_in_mid_trial
 
 TINY = {
     "stem": {"width": 8},
@@ -162,6 +162,39 @@ def test_from_csv_compares_runs_made_anywhere(
     assert (row["arm"], row["n"], row["p"], row["significant"]) == ("-eca", 6, 2 / 64, True)
     assert row["effect"] == pytest.approx(-0.0199)
     assert "lowers top-1 by 1.99 points" in row["verdict"]
+
+
+def without_latency(folder: Path) -> dict[str, object]:
+    """What an ablation wrote, but for the one figure that a clock gives."""
+    record = json.loads((folder / "ablation.json").read_text())
+    for key in ("rows", "arms"):
+        record[key] = [
+            {k: v for k, v in row.items() if not k.startswith("latency_ms")} for row in record[key]
+        ]
+    return {name: record[name] for name in ("rows", "arms", "notes", "seeds", "settings")}
+
+
+@pytest.mark.slow
+def test_kill_9_twice_then_the_same_table_digit_for_digit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    arguments = [*ABLATE, "--train-size", "640", "--epochs", "2", "--seeds", "3"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+        (folder / "tiny.json").write_text(json.dumps(TINY))
+    monkeypatch.chdir(whole)
+    assert nasattn(monkeypatch, *arguments) == 0
+    monkeypatch.chdir(killed)
+    for n in (2, 9):
+        process = start(*arguments)
+        stop_in_mid_trial("ablate-tiny-digits", n, process)
+        process.kill()
+        process.communicate()
+    assert nasattn(monkeypatch, *arguments) == 0
+    one, other = (folder / "runs/ablate-tiny-digits" for folder in (whole, killed))
+    assert (one / "runs.csv").read_bytes() == (other / "runs.csv").read_bytes()
+    assert without_latency(one) == without_latency(other)
 
 
 @pytest.mark.parametrize(
