@@ -16,10 +16,11 @@ WRAPPERS = (LightweightAttn, Blend)  # what is in them stands where it stands al
 
 
 def build_alike(kin: Sequence[Architecture], num_classes: int, seed: int) -> Network:
-    """The last network of `kin`, whose layers begin as in the one before where that has them too.
+    """The last network of `kin`, whose layers begin as in the ones before where those have them.
 
-    That one begins like the one before it, and so on. A layer is the same where place, class and
-    shapes are. The same seed gives the same weights; torch's global generator is left as it was.
+    Of several the nearest counts, and each of them begins like those before it. A layer is the
+    same where place, class and shapes are. The same seed gives the same weights; torch's global
+    generator is left as it was.
     """
     known: dict[Layer, Tensor] = {}
     with torch.random.fork_rng(), torch.no_grad():
@@ -30,7 +31,7 @@ def build_alike(kin: Sequence[Architecture], num_classes: int, seed: int) -> Net
             for layer, tensor in own.items():
                 if layer in known and known[layer].shape == tensor.shape:
                     tensor.copy_(known[layer])
-            known = own
+            known |= own
     return model
 
 

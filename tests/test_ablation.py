@@ -22,6 +22,7 @@ from nasattn.ablation.arms import (
 from nasattn.ablation.capacity import widen_to
 from nasattn.ablation.parts import PartSpec, parts_of, without
 from nasattn.ablation.plan import make_plan, time_run
+from nasattn.ablation.power import detectable_effect
 from nasattn.ablation.run import Run, done_runs, finished_trials, plan_runs, run_ablation, run_of
 from nasattn.ablation.spec import AblationSpec, load_ablation
 from nasattn.arch import Architecture
@@ -121,6 +122,17 @@ def test_the_study_of_lam_is_table_3() -> None:
     assert [(c.arm, c.reference) for c in design.contrasts] == list(
         zip(rungs[1:], rungs, strict=False)
     )
+
+
+def test_needs_lead_on() -> None:
+    chain = {
+        "a": {"without": {"stages.0.attention.kind": "none"}},
+        "b": {"without": {"stages.1.attention.kind": "none"}, "needs": ["a"]},
+        "c": {"without": {"stages.2.attention.kind": "none"}, "needs": ["b"]},
+    }
+    design = lam_spec(parts=chain).design(read)
+    contrasts = [(c.arm, c.reference) for c in design.contrasts]
+    assert contrasts == [(PLAIN, BASE), ("+a", BASE), ("-c", BASE), ("+a", PLAIN), ("-c", "+a")]
 
 
 def test_leave_one_out_takes_out_what_hangs_on_a_part() -> None:
@@ -272,6 +284,24 @@ def test_sweep_varies_an_option_where_it_means_something() -> None:
             "arms '-aff' and .* are the same network|same network",
         ),
         ("lam", {"parts": {"x": {"without": {"stages.9.width": 8}}}}, NasattnError, "no field"),
+        (
+            "lam",
+            {"parts": {"a+b": {"without": {"fusion.kind": "none"}}}},
+            AblationError,
+            "part 'a.b': must be printable",
+        ),
+        (
+            "lam",
+            {
+                "parts": {
+                    "a": {"without": {"fusion.kind": "none"}, "needs": ["b"]},
+                    "b": {"without": {"stages.0.attention.kind": "none"}, "needs": ["a"]},
+                }
+            },
+            AblationError,
+            "part 'a': needs itself",
+        ),
+        ("lam", {"networks": {"resnet18": "alexnet", "alexnet": "resnet18"}}, AblationError, "cir"),
         ("lam", {"fraction": 16}, AblationError, "no design of 16 runs for 3 factors; known: .8."),
         ("lam", {"networks": {"lamb": "base"}}, UnknownNameError, "unknown network 'lamb'"),
         ("lam", {"networks": {"lam": "base"}}, AblationError, "'base' and 'lam' are the same"),
@@ -281,6 +311,7 @@ def test_sweep_varies_an_option_where_it_means_something() -> None:
             AblationError,
             "networks: .* are compared in a circle",
         ),
+        ("lam", {"seeds": 200}, AblationError, "seeds: must be less than or equal to 100, is 200"),
         ("lam", {"seeds": 1}, AblationError, "seeds: must be greater than or equal to 2, is 1"),
         ("lam", {"sedes": 6}, AblationError, "unknown field 'sedes'; did you mean 'seeds'"),
     ],
@@ -297,7 +328,7 @@ def test_a_wrong_ablation_is_refused(
     [
         ({"seeds": 6}, "the first look is after 6 seeds, so it takes more; --seeds 12"),
         ({"seeds": 12, "factorial": True}, "not for a factorial"),
-        ({"seeds": 200}, "at most 100 seeds"),
+        ({"seeds": 12, "margin": 0.01}, "looks at effects alone; leave out the margin"),
     ],
 )
 def test_a_wrong_sequential_ablation_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -460,6 +491,17 @@ def test_only_wanted_arms_go_on(tmp_path: Path) -> None:
 # Paired by construction
 
 
+@pytest.mark.parametrize("ladder", [(), LADDER_ORDER])
+def test_every_comparison_has_all_its_common_layers_alike(ladder: tuple[str, ...]) -> None:
+    design = lam_spec(ladder=ladder).design(read).at_resolution(8)
+    setting = replace(SETTING, lineages=design.lineages())
+    built = {name: layers(setting.build(arch)) for name, arch in design.arms.items()}
+    for contrast in design.contrasts:
+        arm, reference = built[contrast.arm], built[contrast.reference]
+        common = [k for k in arm if k in reference and arm[k].shape == reference[k].shape]
+        assert [k for k in common if not torch.equal(arm[k], reference[k])] == []
+
+
 def test_layers_in_common_begin_with_the_same_weights() -> None:
     design = tiny_design()
     setting = replace(SETTING, lineages=design.lineages())
@@ -513,13 +555,27 @@ def test_a_plan_counts_what_is_left() -> None:
     design = tiny_design()
     runs = plan_runs(design, range(6))
     plan = make_plan(design, runs, set(runs[:30]), SETTING, spread=0.01, measured=0.5)
-    assert (plan.n_runs, plan.n_done, plan.n_seeds, plan.n_tests) == (36, 30, 6, 5)
+    assert (plan.n_runs, plan.n_done, plan.n_seeds) == (36, 30, 6)
+    (power,) = plan.powers
+    assert (power.what, power.n_tests) == ("a difference", 5)
     assert (plan.spread, plan.spread_from) == (0.01, "stated")
-    assert plan.detectable is not None
-    assert 0.02 < plan.detectable < 0.06  # about 3 of sqrt(2) times the spread
+    assert power.detectable is not None
+    assert 0.02 < power.detectable < 0.06  # about 3 of sqrt(2) times the spread
     assert plan.seconds > 0
     few = make_plan(design, plan_runs(design, range(3)), set(), SETTING, None, 0.02)
-    assert (few.spread_from, few.detectable) == ("measured", None)
+    assert (few.spread_from, few.powers[0].detectable) == ("measured", None)
+
+
+def test_a_plan_of_a_factorial_knows_what_its_effects_average() -> None:
+    design = build_design(TINY, lam_spec().parts, "tiny")
+    factorial(design)
+    design = design.at_resolution(8)
+    runs = plan_runs(design, range(8))
+    part, pair = make_plan(design, runs, set(runs), SETTING, 0.01, None).powers
+    assert (part.what, pair.what, part.n_tests) == ("a part's effect", "an interaction", 6)
+    # four arms less four others: sd 2 s / sqrt(8); of an interaction twice that
+    expected = detectable_effect(8, 2 * 0.01 / 8**0.5, 6, correlation=0.0)
+    assert (part.detectable, pair.detectable) == (expected, 2 * (expected or 0))
 
 
 def test_time_run_grows_with_epochs() -> None:

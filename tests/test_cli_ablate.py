@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import optuna
@@ -66,7 +67,9 @@ def test_plan_says_what_it_takes_and_runs_nothing(
     assert nasattn(monkeypatch, *ABLATE, *arguments) == 0
     out = capsys.readouterr().out
     assert "48 runs; about" in out  # base, three parts left out, plain, three parts added
-    assert "a spread of 1.00 points between seeds (stated)" in out
+    assert "spread between seeds 1.00 points (stated)" in out
+    assert "with 5 % false alarms\n  in 7 tests" in out
+    assert out.endswith("--no-control --seeds 6 --spread 0.01\n")
     assert {path.name for path in Path().iterdir()} == {"tiny.json"}
 
 
@@ -89,7 +92,9 @@ def test_plan_of_a_fraction_states_its_aliases(
     assert nasattn(monkeypatch, *arguments, "--seeds", "6") == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "ablation ablate-tiny-digits: 8 arms of tiny.json, 6 seeds" in out
-    assert "7 effects and interactions and 6 seeds" in out
+    main, pair = (float(x) for x in re.findall(r"(?:effect|interaction) of ([.0-9]+) points", out))
+    assert pair == pytest.approx(2 * main, abs=0.02)
+    assert out.count("in 7 tests") == 2
     assert "8 of 16 combinations, resolution 4; cannot be told apart: first:second" in out
 
 
@@ -145,6 +150,51 @@ def test_other_networks_and_those_of_a_search_can_be_compared(
     study.set_user_attr("settings", {"data": "pictures", "resolution": 8})
     assert nasattn(monkeypatch, "ablate", "--base", "trial:found/0") == 2
     assert "was searched on the pictures 'pictures'; name them by --data" in capsys.readouterr().err
+
+
+def test_a_stored_ablation_goes_on_in_any_order_but_not_with_other_comparisons(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, pooling in (("a", "avg"), ("b", "grid")):
+        Path(f"{name}.json").write_text(json.dumps(TINY | {"head": {"pooling": pooling}}))
+    arguments = [*ABLATE, "--name", "n"]
+    assert nasattn(monkeypatch, *arguments, "--networks", "a.json,b.json") == 0
+    capsys.readouterr()
+    more = ["--networks", "b.json,a.json", "--seeds", "3"]
+    assert nasattn(monkeypatch, *arguments, *more) == 0
+    assert "9/9" in capsys.readouterr().out
+    networks = {"a.json": "base", "b.json": "a.json"}
+    Path("other.yaml").write_text(yaml.safe_dump({"base": "tiny.json", "networks": networks}))
+    assert nasattn(monkeypatch, *arguments, "--study", "other.yaml") == 2
+    message = "settings differ: contrasts.b.json against a.json: not there then"
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_swap_may_be_repeated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    swaps = ["--swap", "attention=se", "--swap", "attention=eca"]
+    assert nasattn(monkeypatch, *ABLATE, *swaps, "--plan") == 0
+    assert "arms attention.kind=se, attention.kind=eca\n" in capsys.readouterr().out
+
+
+def test_a_factorial_is_judged_by_its_effects(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["arm,seed,value,se,gem"]
+    for seed in range(8):
+        for se, gem in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            value = 0.8 - 0.05 * se - 0.01 * gem + seed * (1 + se + gem) / 1000
+            lines.append(f"{'base' if not se + gem else f's{se}g{gem}'},{seed},{value},{se},{gem}")
+    Path("runs.csv").write_text("\n".join(lines) + "\n")
+    assert nasattn(monkeypatch, "ablate", "--from-csv", "runs.csv", "--unit", "fraction") == 0
+    out = capsys.readouterr().out
+    assert "factorial: p adj. of an effect is corrected for 3 effects" in out
+    assert "nasattn dashboard" not in out
+    record = json.loads(Path("runs/ablate-runs/ablation.json").read_text())
+    assert [row["p"] for row in record["rows"]] == [None] * 3
+    assert [row["significant"] for row in record["rows"]] == [False] * 3
+    assert record["factorial"]["effects"][0]["significant"]
 
 
 def test_from_csv_compares_runs_made_anywhere(
@@ -210,6 +260,12 @@ def test_kill_9_twice_then_the_same_table_digit_for_digit(
         ([*ABLATE, "--networks", "lamb"], "unknown network 'lamb'; did you mean 'lam'"),
         ([*ABLATE, "--networks", "tiny.json"], "arms 'base' and 'tiny.json' are the same network"),
         (["ablate", "--base", "trial:mobile-digits/3"], "there is no file nasattn.db"),
+        ([*ABLATE, "--networks", "base"], "networks: 'base' is compared with itself"),
+        ([*ABLATE, "--ladder", "eca,eca"], "ladder: 'eca' is on it twice"),
+        ([*ABLATE, "--sweep", "head.gem_p=3,3.0"], "head.gem_p: the base has that value"),
+        ([*ABLATE, "--name", "n\x1b[31m"], "must be 1 to 100 printable characters"),
+        (["ablate", "--from-csv", "x", "--ladder", "a"], "the runs are made; leave out ladder"),
+        (["ablate", "--from-csv", "tiny.json", "--unit", "%"], "unknown unit '%'"),
         ([*ABLATE, "--swap", "attention"], "--swap 'attention': must be FIELD=VALUE"),
         ([*ABLATE, "--swap", "attention=sse"], "unknown attention 'sse'; did you mean 'se'"),
         ([*ABLATE, "--sweep", "head.gem_q=1,2"], "'gem_q' is unknown; did you mean 'gem_p'"),

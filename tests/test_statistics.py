@@ -747,13 +747,28 @@ def test_sequential_settle_lets_the_looks_decide() -> None:
     plan = Sequential((6, 8, 10), star(2))
     for points, significant in ((SIX, True), ((-1.0, 0.3, -1.3, -0.2, -0.5, -0.4), False)):
         (row,) = compare(make_runs({"x": points}), "base", margin=0.02)
-        settled = plan.settle(row, [x / 100 for x in points])
+        settled = plan.settle(row, *plan.follow([x / 100 for x in points]))
         assert settled.significant == significant
         assert settled.p is settled.p_adjusted is settled.p_equivalent is None
         assert settled.verdict.split()[0] == ("lowers" if significant else "undecided:")
         assert (settled.effect, settled.low) == (row.effect, row.low)
     (few,) = compare(make_runs({"x": SIX[:4]}), "base")
-    assert plan.settle(few, SIX[:4]).verdict == "not testable: 4 seeds, 6 are needed"
+    assert plan.settle(few, "continue", 4).verdict == "not testable: 4 seeds, 6 are needed"
+
+
+def test_sequential_judges_by_the_seeds_that_did_not_fail() -> None:
+    plan = Sequential((6, 8), star(1))
+    clear = [1.0, 1.3, 0.6, 1.1, 0.4, 0.9, 1.2]
+    assert plan.decide([*clear[:3], math.nan, *clear[3:]]) == "stop: effect"
+    assert plan.decide([math.nan, *clear[:5]]) == "continue"  # five cannot be tested
+    assert plan.decide([math.nan] * 3 + clear[:5]) == "stop: futile"  # the last look
+    # seven differences need the t whose p is that of the threshold for eight
+    p = 2 * stats.t.sf(plan.thresholds[1], 7)
+    needed = stats.t.isf(p / 2, 6)
+    d = np.array(clear) - np.mean(clear)
+    at = d + needed * d.std(ddof=1) / math.sqrt(7)
+    assert plan.decide([*(at + 0.01), math.nan]) == "stop: effect"
+    assert plan.decide([*(at - 0.01), math.nan]) == "stop: futile"
 
 
 def test_sequential_conditional_power_equals_simulation() -> None:
@@ -807,7 +822,7 @@ def test_sequential_refuses(options: dict[str, Any], message: str) -> None:
         Sequential(**{"looks": (6, 8), "pairs": star(2), **options})
 
 
-@pytest.mark.parametrize("differences", [[0.1] * 7, [0.1] * 5 + [math.nan]])
+@pytest.mark.parametrize("differences", [[0.1] * 7, [0.1] * 5 + [math.inf]])
 def test_sequential_decides_at_looks_only(differences: list[float]) -> None:
     with pytest.raises(AblationError, match=r"the looks are at \(6, 8\)"):
         Sequential((6, 8), star(2)).decide(differences)
@@ -853,8 +868,8 @@ BAD_FILES = {
     f"arm,seed,value\n{GOOD}b,2,high\n": "6: value 'high' is not a number",
     f"arm,seed,value\n{GOOD}b,2,nan\n": "6: value 'nan' is not a number",
     f"arm,seed,value\n{GOOD}b,2,\n": "6: value '' is not a number",
-    f"arm,seed,value\n{GOOD}b,one,0.5\n": "6: seed 'one' is not a number",
-    f"arm,seed,value\n{GOOD}b,1.5,0.5\n": "6: seed 1.5 is not a whole number",
+    f"arm,seed,value\n{GOOD}b,one,0.5\n": "6: seed 'one' is not a whole number",
+    f"arm,seed,value\n{GOOD}b,1.5,0.5\n": "6: seed '1.5' is not a whole number",
     f"arm,seed,value\n{GOOD}b,2,-0.1\n": r"6: value -0.1 is no top-1, 0 to 1",
     f"arm,seed,value\n{GOOD}b,1,0.7\n": "6: arm 'b' has seed 1 twice",
     f"arm,seed,value\n{GOOD}b,2,93\n": "2: value 0.5 looks like a fraction, 93 in .*:6 like a perc",
@@ -865,7 +880,7 @@ BAD_FILES = {
     f"arm,seed,value\n{GOOD}c,1,0.5\n": "arm 'c' shares 1 seed with base 'a'; needs two",
     f"arm,seed,value\n{GOOD}c,7,0.5\nc,1,0.5\n": "arm 'c' shares 1 seed with base 'a'; needs two",
     "arm,seed,value\na,0,0.5\na,1,0.5\n": "holds the arm 'a' alone",
-    "arm,seed,value,se\na,0,0.5,y\na,1,0.5,n\n": "3: arm 'a' has other factor levels",
+    "arm,seed,value,se\na,0,0.5,y\na,1,0.5,n\n": "3: arm 'a' has two values of 'se'",
 }
 
 

@@ -11,6 +11,7 @@ from nasattn.errors import AblationError, UnknownNameError
 from nasattn.paths import expand_path, get_path, is_active, set_path
 
 BASE, PLAIN, CONTROL = "base", "plain", "control"
+FACTORIAL = "factorial"  # the design whose arms are judged by its effects
 MAX_ARMS = 64
 
 
@@ -60,6 +61,8 @@ class Design:
         for other, present in self.arms.items():
             if present == arch and other != name:
                 raise AblationError(f"arms {other!r} and {name!r} are the same network")
+            if present != arch and other == name:
+                raise AblationError(f"two arms would be called {name!r}")
         self.arms[name] = arch
         if len(self.arms) > MAX_ARMS:
             raise AblationError(f"the design has over {MAX_ARMS} arms; take fewer parts or values")
@@ -93,12 +96,21 @@ class Design:
 
     def compare(self, arm: str, reference: str, design: str) -> None:
         """Ask for a contrast, once and one way round."""
+        if arm == reference:
+            raise AblationError(f"{design}: {arm!r} is compared with itself")
         if not any({c.arm, c.reference} == {arm, reference} for c in self.contrasts):
             self.contrasts.append(Contrast(arm, reference, design))
 
     def dependents(self, name: str) -> set[str]:
         """A part and those that say nothing without it."""
-        return {name} | {key for key, part in self.parts.items() if name in part.needs}
+        found = {name}
+        for _ in self.parts:  # what needs one that needs it, and so on
+            found |= {key for key, part in self.parts.items() if found & {*part.needs}}
+        return found
+
+    def with_needs(self, name: str) -> set[str]:
+        """A part and what it needs."""
+        return {key for key in self.parts if name in self.dependents(key)}
 
 
 def leave_one_out(design: Design) -> None:
@@ -113,10 +125,9 @@ def leave_one_out(design: Design) -> None:
 
 def add_one_in(design: Design) -> None:
     """The plain network with each part (and what that needs), against the same without it."""
-    for name, part in design.parts.items():
-        reference = design.with_parts(part.needs)
-        arm = design.with_parts((*part.needs, name))
-        design.compare(arm, reference, "add one in")
+    for name in design.parts:
+        wanted = design.with_needs(name)
+        design.compare(design.with_parts(wanted), design.with_parts(wanted - {name}), "add one in")
 
 
 def ladder(design: Design, order: Sequence[str]) -> None:
@@ -127,6 +138,8 @@ def ladder(design: Design, order: Sequence[str]) -> None:
     for name in order:
         if name not in design.parts:
             raise UnknownNameError("part", name, known=design.parts, where="ladder")
+        if order.count(name) > 1:
+            raise AblationError(f"ladder: {name!r} is on it twice")
     for i, name in enumerate(order):
         if missing := [n for n in design.parts[name].needs if n not in order[:i]]:
             raise AblationError(f"ladder: {name!r} needs {missing[0]!r} on a rung below")
@@ -147,7 +160,7 @@ def factorial(design: Design, runs: int | None = None) -> None:
         arm = design.with_parts(name for name in free if name not in out)
         design.levels[arm] = {name: "off" if name in out else "on" for name in free}
         if arm != BASE:
-            design.compare(arm, BASE, "factorial")
+            design.compare(arm, BASE, FACTORIAL)
     aliases = [" = ".join((term.name, *term.aliases)) for term in plan.terms if term.aliases]
     if aliases:
         design.notes.append(
@@ -165,15 +178,18 @@ def compare_networks(
             if each not in design.arms:
                 design.add(each, read(each))
         design.compare(name, reference, "networks")
+        if networks.get(reference) == name:
+            raise AblationError(f"networks: {name} and {reference} are compared in a circle")
     design.lineages()  # refuses circles
 
 
 def swap(design: Design, field_path: str, values: Sequence[Any], kind: str = "swap") -> None:
     """The base with other values of a field wherever it stands, against the base."""
-    for value in values:
-        arch = with_value(design.base, field_path, value)
-        if arch == design.base:
-            continue  # the base itself is one of the values
+    tried = [(value, with_value(design.base, field_path, value)) for value in values]
+    others = [(value, arch) for value, arch in tried if arch != design.base]
+    if not others:
+        raise AblationError(f"{field_path}: the base has that value; name others")
+    for value, arch in others:
         name = f"{field_path.removeprefix('stages.*.')}={value}"
         design.compare(design.add(name, arch), BASE, kind)
 

@@ -101,8 +101,16 @@ def _has(kind: str, option: str) -> bool:
 def check_parts(arch: Architecture, parts: Mapping[str, PartSpec], base: str) -> None:
     """Refuse a part that the network does not have, and one that needs an unknown one."""
     for name, part in parts.items():
+        if not name or "+" in name or name.startswith("-") or not name.isprintable():
+            raise AblationError(f"part {name!r}: must be printable, without '+' or a leading '-'")
         if without(arch, [part]) == arch:
             raise AblationError(f"part {name!r}: {base} does not have it (nothing would change)")
         for needed in part.needs:
             if needed not in parts:
                 raise UnknownNameError("part", needed, known=parts, where=f"parts.{name}.needs")
+    for name in parts:
+        needs, last = set[str](), {name}
+        while last := {n for key in last for n in parts[key].needs} - needs:
+            needs |= last
+        if name in needs:
+            raise AblationError(f"part {name!r}: needs itself")

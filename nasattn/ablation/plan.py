@@ -1,13 +1,13 @@
 """What an ablation will cost and what it can show, before it runs."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import cross_entropy
 
-from nasattn.ablation.arms import BASE, Design
+from nasattn.ablation.arms import BASE, FACTORIAL, Design
 from nasattn.ablation.designs import find_terms
 from nasattn.ablation.factorial import level_rows
 from nasattn.ablation.power import detectable_effect, sd_of_difference
@@ -23,20 +23,25 @@ SPREAD = 0.0021  # of top-1 over seeds: the NAS benchmarks' on CIFAR-10 at 0.15 
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How many runs are left, how long they take here, and what they can show.
+class Power:
+    """What one family of tests can show."""
 
-    Of a factorial that is a part's effect, on average over the settings of the others.
-    """
+    what: str  # 'an effect', or of a factorial 'a part'
+    n_tests: int  # that p is corrected for
+    detectable: float | None  # top-1, a fraction; None: no effect can be significant
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many runs are left, how long they take here, and what they can show."""
 
     n_runs: int
     n_done: int
     seconds: float  # of the runs that are left
     n_seeds: int
-    n_tests: int  # that p is corrected for
     spread: float  # of top-1 over seeds, a fraction
     spread_from: str  # stated, measured, or supposed
-    detectable: float | None  # top-1, a fraction; None: no effect can be significant
+    powers: tuple[Power, ...]
 
 
 def make_plan(
@@ -54,25 +59,31 @@ def make_plan(
     known = [(spread, "stated"), (measured, "measured"), (SPREAD, "supposed")]
     value, origin = next((v, name) for v, name in known if v is not None)
     n_seeds = len({run.seed for run in runs})
-    n, sd, correlation = len(design.contrasts), sd_of_difference(value), 0.5
-    if design.levels:  # the mean of half the arms - that of the others
-        factors, rows = level_rows(design.levels, design.levels, BASE)
-        n, sd, correlation = len(find_terms(rows, factors)), 2 * value / len(rows) ** 0.5, 0.0
-    found = (
-        looks.detectable(sd)
-        if looks
-        else detectable_effect(n_seeds, sd, n, correlation=correlation)
-    )
     return Plan(
         n_runs=len(runs),
         n_done=len(runs) - len(left),
         seconds=sum(per_arm[run.arm] for run in left),
         n_seeds=n_seeds,
-        n_tests=n,
         spread=value,
         spread_from=origin,
-        detectable=found,
+        powers=tuple(_powers(design, n_seeds, value, looks)),
     )
+
+
+def _powers(
+    design: Design, n_seeds: int, spread: float, looks: Sequential | None
+) -> Iterator[Power]:
+    sd = sd_of_difference(spread)
+    if n := sum(c.design != FACTORIAL for c in design.contrasts):
+        found = looks.detectable(sd) if looks else detectable_effect(n_seeds, sd, n)
+        yield Power("a difference", n, found)
+    if design.levels:  # an effect is the mean of half the arms - that of the others
+        factors, rows = level_rows(design.levels, design.levels, BASE)
+        n, sd = len(find_terms(rows, factors)), 2 * spread / len(rows) ** 0.5
+        main = detectable_effect(n_seeds, sd, n, correlation=0.0)
+        yield Power("a part's effect", n, main)
+        if n > len(factors):
+            yield Power("an interaction", n, None if main is None else 2 * main)
 
 
 def time_run(arch: Architecture, setting: Setting) -> float:

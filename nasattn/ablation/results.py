@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from nasattn.errors import AblationError, UnknownNameError, shown
 
 COLUMNS = ("arm", "seed", "value")
+MAX_SEEDS = 1000  # of a file; the sign flips of more would fill the memory
 UNITS = {"fraction": 1, "percent": 100}
 
 Values = Mapping[str, Mapping[int, float]]  # arm -> seed -> top-1, a fraction
@@ -71,7 +73,11 @@ def read_runs_csv(path: Path, base: str | None = None, unit: str | None = None) 
             raise AblationError(f"{row.place}: value {row.value:g} is no top-1, 0 to {UNITS[unit]}")
         by_seed[row.seed] = row.value / UNITS[unit]
         if levels.setdefault(row.arm, row.levels) != row.levels:
-            raise AblationError(f"{row.place}: arm {row.arm!r} has other factor levels than before")
+            other = next(k for k, v in row.levels.items() if v != levels[row.arm][k])
+            raise AblationError(
+                f"{row.place}: arm {row.arm!r} has two values of {other!r}; columns beside arm, "
+                "seed and value are factors, one level an arm"
+            )
     runs = Runs(values, _base(path, values, base), levels if rows[0].levels else {}, unit)
     _check_enough(path, runs)
     return runs
@@ -125,12 +131,12 @@ def _row(place: str, cells: dict[str, str]) -> _Row:
     arm = cells.pop("arm").strip()
     if not arm:
         raise AblationError(f"{place}: the arm has no name")
-    seed = _number(place, "seed", cells.pop("seed"))
-    if seed != int(seed):
-        raise AblationError(f"{place}: seed {seed:g} is not a whole number")
+    seed = cells.pop("seed").strip()
+    if not re.fullmatch(r"-?\d{1,18}(\.0*)?", seed):
+        raise AblationError(f"{place}: seed {shown(seed)} is not a whole number")
     value = _number(place, "value", cells.pop("value"))
     levels = {factor: level.strip() for factor, level in cells.items()}
-    return _Row(place, arm, int(seed), value, levels)
+    return _Row(place, arm, int(seed.partition(".")[0]), value, levels)
 
 
 def _number(place: str, column: str, text: str) -> float:
@@ -150,6 +156,9 @@ def _base(path: Path, values: Values, base: str | None) -> str:
 
 
 def _check_enough(path: Path, runs: Runs) -> None:
+    most = max(map(len, runs.values.values()))
+    if most > MAX_SEEDS:
+        raise AblationError(f"{path}: {most} seeds of an arm; at most {MAX_SEEDS}")
     if len(runs.values) < 2:
         raise AblationError(f"{path}: holds the arm {runs.base!r} alone; needs a base and another")
     for arm, by_seed in runs.values.items():

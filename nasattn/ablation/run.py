@@ -1,6 +1,7 @@
 """run_ablation: every arm on every seed, paired by construction, resumable."""
 
-from collections.abc import Callable, Collection, Container, Iterable, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -77,25 +78,26 @@ def done_runs(study: optuna.Study) -> set[Run]:
     return {run_of(trial) for trial in finished_trials(study)}
 
 
-def top1_by_arm(study: optuna.Study, seeds: Container[int] | None = None) -> Values:
-    """arm -> seed -> top1 of the runs that came to an end, of some seeds or of all."""
+def top1_by_arm(study: optuna.Study) -> Values:
+    """arm -> seed -> top1 of the runs that came to an end."""
     values: dict[str, dict[int, float]] = {}
     for trial in finished_trials(study):
         run = run_of(trial)
-        if trial.state == TrialState.COMPLETE and (seeds is None or run.seed in seeds):
+        if trial.state == TrialState.COMPLETE:
             values.setdefault(run.arm, {})[run.seed] = trial.values[0]
     return values
 
 
 def differences_of(
-    study: optuna.Study, pairs: Iterable[Pair], seeds: Container[int]
+    study: optuna.Study, pairs: Iterable[Pair], seeds: Sequence[int]
 ) -> dict[Pair, list[float]]:
-    """(arm, its base) -> their differences, in the order of the seeds that both have."""
-    values = top1_by_arm(study, seeds)
-    return {
-        (arm, base): [*paired_differences(values.get(arm, {}), values.get(base, {})).values()]
-        for arm, base in pairs
-    }
+    """(arm, its base) -> their difference on each of the seeds; NaN where one of them failed."""
+    values = top1_by_arm(study)
+    found = {}
+    for arm, base in pairs:
+        by_seed = paired_differences(values.get(arm, {}), values.get(base, {}))
+        found[arm, base] = [by_seed.get(seed, math.nan) for seed in seeds]
+    return found
 
 
 def run_of(trial: FrozenTrial | Trial) -> Run:
@@ -116,7 +118,7 @@ class _Ablation:
         """One trial from ask to tell: what waits in the queue, else the wanted run."""
         if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             self.study.enqueue_trial(asdict(wanted))
-        arms = CategoricalDistribution(list(self.design.arms))
+        arms = CategoricalDistribution(sorted(self.design.arms))
         trial = self.study.ask({"arm": arms, "seed": IntDistribution(0, MAX_SEED)})
         run = run_of(trial)
         arch = self.design.arms[run.arm]

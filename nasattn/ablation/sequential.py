@@ -15,7 +15,7 @@ from scipy import special
 
 from nasattn.ablation.flips import Floats, seeds_needed
 from nasattn.ablation.power import LARGEST, MAX_ARMS, MAX_SEEDS
-from nasattn.ablation.statistics import ROUND, Comparison, Pair, check_settings, verdict
+from nasattn.ablation.statistics import ROUND, Comparison, Pair, check_settings, untested, verdict
 from nasattn.errors import AblationError, UnknownNameError
 
 SIMULATED = 100_000  # ablations without any effect
@@ -81,17 +81,21 @@ class Sequential:
     def decide(self, differences: Sequence[float] | Floats) -> Decision:
         """What to do with a pair, from its differences so far, one for each seed.
 
+        NaN stands for a seed that failed: the others are judged by the t of the same p.
         'stop: futile' before the last look: were the trend to stay as it is, the last look would
         show an effect with a chance below 10 %. At the last look: none was shown.
         """
         d = np.round(np.asarray(differences, dtype=float), ROUND)
-        if len(d) not in self.looks or not np.isfinite(d).all():
+        if len(d) not in self.looks or np.isinf(d).any():
             raise AblationError(f"{len(d)} differences; the looks are at {self.looks}, all finite")
-        look = self.looks.index(len(d))
+        n_seeds, d = len(d), d[np.isfinite(d)]
+        last = n_seeds == self.looks[-1]
+        if len(d) < seeds_needed(self.alpha):
+            return "stop: futile" if last else "continue"
         t = student_t(d)
-        if t >= self.thresholds[look]:
+        threshold = np.array(self.thresholds[self.looks.index(n_seeds)])
+        if _normal(np.array(t), len(d)) >= _normal(threshold, n_seeds):
             return "stop: effect"
-        last = look == len(self.looks) - 1
         hopeless = last or self.conditional_power(t, len(d)) < HOPELESS
         return "stop: futile" if hopeless else "continue"
 
@@ -108,20 +112,12 @@ class Sequential:
                 break
         return decision, seen
 
-    def settle(self, row: Comparison, differences: Sequence[float] | Floats) -> Comparison:
-        """A comparison as its looks leave it: significant where they stopped it for an effect.
+    def settle(self, row: Comparison, decision: Decision, seen: int) -> Comparison:
+        """A comparison of the seeds that were seen, significant where they stopped for an effect.
 
         Its p and its equivalence suppose that nobody looked on the way, so both are taken out.
         """
-        decision, seen = self.follow(differences)
-        row = replace(
-            row,
-            p=None,
-            p_adjusted=None,
-            p_equivalent=None,
-            equivalent=False,
-            significant=decision == "stop: effect",
-        )
+        row = untested(row, significant=decision == "stop: effect")
         said = verdict(row, seeds_needed(self.alpha))
         stopped = decision != "continue" and seen < self.looks[-1]
         why = decision.replace(":", f"ped after {seen} seeds:")

@@ -18,18 +18,21 @@ from nasattn.ablation.arms import (
 )
 from nasattn.ablation.flips import SEEDS_NEEDED
 from nasattn.ablation.parts import PartSpec, parts_of
+from nasattn.ablation.power import MAX_SEEDS
 from nasattn.ablation.sequential import Sequential
 from nasattn.arch import Architecture
 from nasattn.errors import AblationError
 from nasattn.files import slug
 from nasattn.library import find_file, shipped
-from nasattn.search.spec import Threads, merge
+from nasattn.search.spec import StudyName, Threads, merge
 from nasattn.search.storage import TRIAL
 from nasattn.spec import Spec, parse, read_yaml
 from nasattn.train.recipe import Recipe, from_named
 
 MIN_SEEDS = 2  # one has no spread
 LOOK_EVERY = 2  # seeds
+# The fields that each ask for a design of their own.
+DESIGNS = ("ladder", "factorial", "fraction", "swap", "sweep", "networks")
 SHORT = {"attention": "stages.*.attention.kind"}
 
 
@@ -38,7 +41,7 @@ class AblationSpec(Spec):
 
     base: str
     description: str = ""
-    name: str | None = None  # default: ablate-BASE-DATA
+    name: StudyName | None = None  # default: ablate-BASE-DATA
     # none: every part that the base's own fields show
     parts: dict[str, PartSpec] = Field(default={})
     ladder: tuple[str, ...] = ()  # the order in which parts are put in, one on the other
@@ -55,7 +58,7 @@ class AblationSpec(Spec):
     recipe: Annotated[Recipe, BeforeValidator(from_named)] = Field(
         default="quick", validate_default=True
     )
-    seeds: Annotated[int, Field(ge=MIN_SEEDS, le=1000)] = 6
+    seeds: Annotated[int, Field(ge=MIN_SEEDS, le=MAX_SEEDS)] = 6
     sequential: bool = False  # stop a comparison early where a look at its seeds settles it
     margin: Annotated[float, Field(gt=0, lt=1)] | None = None  # top-1: smaller is no difference
     device: str = "cpu"
@@ -86,7 +89,7 @@ class AblationSpec(Spec):
         for path, values in self.sweep.items():
             swap(design, full_path(path), values, "sweep")
         compare_networks(design, self.networks, read)
-        if not design.contrasts:
+        if not any(getattr(self, name) for name in DESIGNS):
             leave_one_out(design)
             add_one_in(design)
         if not design.contrasts:
@@ -109,6 +112,8 @@ class AblationSpec(Spec):
             raise AblationError(
                 f"sequential: the first look is after {first} seeds, so it takes more; --seeds 12"
             )
+        if self.margin is not None:
+            raise AblationError("sequential: looks at effects alone; leave out the margin")
         if design.levels:
             raise AblationError("sequential: not for a factorial, which needs every seed whole")
         looks = (*range(first, self.seeds, LOOK_EVERY), self.seeds)
@@ -123,7 +128,9 @@ class AblationSpec(Spec):
         arms = {name: arch.arch_id for name, arch in design.arms.items()}
         own = self.model_dump(mode="json", include=kept)
         own |= {"seeds": self.seeds, "sequential": True} if self.sequential else {}
-        return own | {"arms": arms, "base": base_id, "data_hash": data_hash}
+        against = sorted(f"{c.arm} against {c.reference}" for c in design.contrasts)
+        facts = {"arms": arms, "base": base_id, "data_hash": data_hash}
+        return own | facts | {"contrasts": dict.fromkeys(against, True)}
 
 
 def full_path(path: str) -> str:
@@ -154,6 +161,8 @@ def load_ablation(
         if "space" in data:
             raise AblationError(f"{path}: is a search; `nasattn search --study {name}` runs it")
         parse(AblationSpec, data, str(path), AblationError)
+        if any(design in changes for design in DESIGNS):  # it comes in the place of the file's
+            data = {key: value for key, value in data.items() if key not in DESIGNS}
     given = {"base": base} if base is not None else {}
     merged = merge(dict(usual or {}) | data, given | changes)
     return parse(AblationSpec, merged, "options", AblationError)

@@ -201,6 +201,18 @@ def verdict(row: Comparison, needed: int) -> str:
     return f"undecided: {100 * row.effect:+.2f} points{_between(row)}"
 
 
+def untested(row: Comparison, *, significant: bool = False) -> Comparison:
+    """The same without what tests say: where others decide, p and equivalence would mislead."""
+    return replace(
+        row,
+        p=None,
+        p_adjusted=None,
+        p_equivalent=None,
+        equivalent=False,
+        significant=significant,
+    )
+
+
 def _between(row: Comparison) -> str:
     if row.low is None or row.high is None:
         return " in every seed"

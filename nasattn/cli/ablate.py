@@ -14,6 +14,7 @@ import optuna
 import torch
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
+from rich.markup import escape
 
 from nasattn.ablation.arms import BASE, CONTROL, Design
 from nasattn.ablation.capacity import widen_to
@@ -38,7 +39,7 @@ from nasattn.cli.app import DEFAULT_STORAGE
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.folders import check_folder, make_folder
 from nasattn.cli.search import prepare
-from nasattn.cli.words import duration, plural
+from nasattn.cli.words import duration, plural, printable
 from nasattn.data.named import DATASETS
 from nasattn.errors import AblationError, shown
 from nasattn.evaluate import Setting, check_device, evaluate
@@ -114,7 +115,12 @@ def ablate_command(
         describe_study(study, spec, drawn, design, looks)
         status = run(console, study, spec, design, setting, looks, artifact_dir(options.storage))
         result = read_ablation(study)
-    return status or show(console, result, folder, options)
+    if status:
+        return status
+    show(console, result, folder, options)
+    if options.storage == DEFAULT_STORAGE:
+        console.print("look at it: nasattn dashboard")
+    return 0
 
 
 def decimal(option: str, text: str | None) -> float | None:
@@ -132,7 +138,7 @@ def fields(option: str, texts: list[str] | None) -> dict[str, list[Any]] | None:
         path, equals, values = text.partition("=")
         if not equals or not path or not values:
             raise AblationError(f"{option} {shown(text)}: must be FIELD=VALUE,VALUE,...")
-        found[path] = [read_value(value) for value in values.split(",")]
+        found.setdefault(path, []).extend(read_value(value) for value in values.split(","))
     return found or None
 
 
@@ -264,9 +270,10 @@ def introduction(spec: AblationSpec, design: Design, setting: Setting) -> str:
     """What is about to happen, in lines of at most 80 columns for usual names."""
     data, recipe = setting.data, spec.recipe
     size = min(recipe.train_size or len(data.train), len(data.train))
-    arms = ", ".join(name for name in design.arms if name != BASE)
+    arms = printable(", ".join(name for name in design.arms if name != BASE))
     return (
-        f"ablation {spec.study_name}: {plural(len(design.arms), 'arm')} of {spec.base}, "
+        f"ablation {spec.study_name}: {plural(len(design.arms), 'arm')} of "
+        f"{printable(spec.base)}, "
         f"{plural(spec.seeds, 'seed')}\n"
         f"arms {arms}\n"
         f"data {data.name}: {size:,} train, {len(data.val_search):,} val-search pictures of "
@@ -292,23 +299,19 @@ def plan_words(
     before = f", {plan.n_done} of them done" if plan.n_done else ""
     most = "at most " if looks else ""
     words = [
-        f"{most}{plural(plan.n_runs, 'run')}{before}; about {duration(plan.seconds)} for {left}"
+        f"{most}{plural(plan.n_runs, 'run')}{before}; about {duration(plan.seconds)} for {left}",
+        f"spread between seeds {100 * plan.spread:.2f} points ({plan.spread_from})",
     ]
-    if plan.detectable is None:
-        words.append(f"not testable: {plan.n_seeds} seeds, 6 are needed")
-    else:
-        tests = (
-            f"{plan.n_tests} effects and interactions"
-            if design.levels
-            else plural(plan.n_tests, "comparison")
-        )
-        words.append(
-            f"with a spread of {100 * plan.spread:.2f} points between seeds ({plan.spread_from}), "
-            f"{tests} and {plural(plan.n_seeds, 'seed')}:\n"
-            f"an effect of {100 * plan.detectable:.2f} points is "
-            "found four times in five (5 % false alarms in all)"
-        )
-    return "\n".join([*words, *design.notes])
+    for power in plan.powers:
+        if power.detectable is None:
+            words.append(f"{power.what}: not testable with {plan.n_seeds} seeds; --seeds 6")
+        else:
+            words.append(
+                f"{power.what} of {100 * power.detectable:.2f} points is found four times in five, "
+                f"with 5 % false alarms\n  in {plural(power.n_tests, 'test')}"
+            )
+    arguments = [argument for argument in sys.argv[1:] if argument != "--plan"]
+    return "\n".join([*words, *design.notes, f"run it: {shlex.join(['nasattn', *arguments])}"])
 
 
 class AblationProgress:
@@ -333,11 +336,13 @@ class AblationProgress:
 
     def started(self, run: Run, done: int) -> None:
         self.run = run
-        self.status.update(f"{done + 1}/{self.n_runs} {run.arm}, seed {run.seed}")
+        self.status.update(
+            escape(printable(f"{done + 1}/{self.n_runs} {run.arm}, seed {run.seed}"))
+        )
 
     def epoch(self, epoch: Epoch) -> None:
         where = f"epoch {epoch.number}/{self.n_epochs}"
-        self.status.update(f"{self.run.arm}, seed {self.run.seed}, {where}")
+        self._say(f"{self.run.arm}, seed {self.run.seed}, {where}")
         if not self.console.is_terminal and time.monotonic() - self.last_line > SILENCE:
             self._print(f"{'':>9}   {self.run.arm} seed {self.run.seed} {where}")
 
@@ -359,13 +364,16 @@ class AblationProgress:
         else:
             self._print(f"{line} failed: {trial.user_attrs['reason']}")
 
+    def _say(self, text: str) -> None:
+        self.status.update(escape(printable(text)))
+
     def _print(self, line: str) -> None:
-        self.console.print(line, markup=False, soft_wrap=True)
+        self.console.print(printable(line), markup=False, soft_wrap=True)
         self.last_line = time.monotonic()
 
 
-def show(console: Console, result: AblationResult, folder: Path, options: Options) -> int:
-    """The table, the files, and the next command."""
+def show(console: Console, result: AblationResult, folder: Path, options: Options) -> None:
+    """The table and the files."""
     paths = write_ablation(result, folder)
     if options.as_json:
         print(json.dumps({"rows": to_rows(result)}, indent=2))  # noqa: T201
@@ -373,16 +381,19 @@ def show(console: Console, result: AblationResult, folder: Path, options: Option
         console.print(wrapped(result, min(console.width, 100)), markup=False, soft_wrap=True)
     names = ", ".join(path.name for path in paths)
     console.print(f"\nwritten to {folder}: {names}", markup=False, soft_wrap=True)
-    if options.storage == DEFAULT_STORAGE:
-        console.print("look at it: nasattn dashboard")
-    return 0
 
 
-def compare_command(file: Path, base: str | None, margin: float | None, options: Options) -> int:
+def compare_command(
+    file: Path, base: str | None, changes: Mapping[str, Any], unit: str | None, options: Options
+) -> int:
     """The statistics of runs that were made anywhere."""
     console = Console(highlight=False, stderr=options.as_json)
-    result = from_runs(read_runs_csv(file, base), name=file.stem, margin=margin)
+    if idle := [name for name in changes if name != "margin"]:
+        raise AblationError(f"--from-csv: the runs are made; leave out {', '.join(idle)}")
+    runs = read_runs_csv(file, base, unit)
+    result = from_runs(runs, name=file.stem, margin=changes.get("margin"))
     folder = options.out or Path("runs") / slug(f"ablate-{file.stem}")
     check_folder(folder)
     make_folder(folder)
-    return show(console, result, folder, options)
+    show(console, result, folder, options)
+    return 0

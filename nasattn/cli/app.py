@@ -173,6 +173,7 @@ def ablate(
     from_csv: Annotated[
         Path | None, name_of("Compare finished runs instead: arm,seed,value.", "FILE")
     ] = None,
+    unit: Annotated[str | None, name_of("Of that file: fraction or percent.", "UNIT")] = None,
     data: Annotated[
         str | None, name_of("digits, cifar10, cifar100, a folder of class folders, or an .npz.")
     ] = None,
@@ -194,8 +195,6 @@ def ablate(
     from nasattn.cli.ablate import Options, ablate_command, compare_command, decimal, fields
 
     options = Options(storage, out, plan, decimal("--spread", spread), json, cache_dir())
-    if from_csv is not None:
-        raise typer.Exit(compare_command(from_csv, base, decimal("--margin", margin), options))
     training = {"name": recipe, "epochs": epochs, "train_size": train_size}
     changes: dict[str, Any] = {
         "ladder": None if ladder is None else ladder.split(","),
@@ -216,6 +215,9 @@ def ablate(
         "threads": threads,
     }
     changes = {key: value for key, value in changes.items() if value is not None}
+    if from_csv is not None:
+        changes |= {} if study is None else {"study": study}
+        raise typer.Exit(compare_command(from_csv, base, changes, unit, options))
     raise typer.Exit(ablate_command(base, study, changes, options))
 
 

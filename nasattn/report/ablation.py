@@ -1,15 +1,16 @@
 """What an ablation found: its arms, and each contrast with its statistics and its price."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from nasattn.ablation.arms import BASE, Contrast
+from nasattn.ablation.arms import BASE, FACTORIAL, Contrast
 from nasattn.ablation.factorial import Factorial, analyse_factorial
 from nasattn.ablation.results import Levels, Runs
 from nasattn.ablation.run import finished_trials, run_of
@@ -20,6 +21,7 @@ from nasattn.ablation.statistics import (
     compare_pairs,
     cost_per_point,
     paired_differences,
+    untested,
 )
 from nasattn.arch import Architecture, parse_architecture
 from nasattn.baselines import BASELINES, Published
@@ -46,6 +48,10 @@ class ArmResult:
     costs: Mapping[str, float] = field(default_factory=dict)  # of COSTS, those that are known
     architecture: Architecture | None = None  # as it was trained
     published: tuple[Published, ...] = ()  # of the same network as drawn for 224 pixels
+
+    def has_run(self, seed: int) -> bool:
+        """Whether a seed was run, with success or without."""
+        return seed in self.values or seed in self.failures
 
     @property
     def mean(self) -> float | None:
@@ -138,7 +144,8 @@ def read_ablation(study: optuna.Study, *, alpha: float = 0.05) -> AblationResult
     contrasts = [Contrast(*names) for names in record["contrasts"]]
     pairs = tuple((c.arm, c.reference) for c in contrasts)
     looks = Sequential(tuple(seen), pairs, alpha) if (seen := record.get("looks")) else None
-    result = AblationResult(
+    factorial, notes = _factorial(arms, record["levels"], BASE, alpha)
+    return AblationResult(
         study=study.study_name,
         base=BASE,
         arms=arms,
@@ -147,13 +154,13 @@ def read_ablation(study: optuna.Study, *, alpha: float = 0.05) -> AblationResult
         seeds=tuple(sorted({run_of(trial).seed for trial in trials})),
         recipe_id=recipe_id,
         levels=record["levels"],
-        notes=tuple(record["notes"]),
+        factorial=factorial,
+        notes=(*record["notes"], *notes),
         alpha=alpha,
         margin=record["margin"],
         ground={name: study.user_attrs[name] for name in GROUND if name in study.user_attrs},
         network=record["base"],
     )
-    return _with_factorial(result)
 
 
 def from_runs(
@@ -161,9 +168,10 @@ def from_runs(
 ) -> AblationResult:
     """The same of runs made anywhere: every arm against the base, all of them one family."""
     arms = {arm: ArmResult(arm, dict(values)) for arm, values in runs.values.items()}
-    design = "factorial" if runs.levels else "arms"
+    factorial, notes = _factorial(arms, runs.levels, runs.base, alpha)
+    design = FACTORIAL if factorial else "arms"
     contrasts = [Contrast(arm, runs.base, design) for arm in arms if arm != runs.base]
-    result = AblationResult(
+    return AblationResult(
         study=name,
         base=runs.base,
         arms=arms,
@@ -171,10 +179,11 @@ def from_runs(
         seeds=tuple(sorted(set().union(*runs.values.values()))),
         recipe_id="",
         levels=runs.levels,
+        factorial=factorial,
+        notes=notes,
         alpha=alpha,
         margin=margin,
     )
-    return _with_factorial(result)
 
 
 def _one_recipe(study: str, trials: Sequence[FrozenTrial]) -> str:
@@ -234,17 +243,37 @@ def _rows(
             if name not in arms:
                 raise UnknownNameError("arm", name, known=arms, where="contrasts")
     values = {name: arm.values for name, arm in arms.items()}
-    pairs = [(c.arm, c.reference) for c in contrasts if values[c.arm].keys() & values[c.reference]]
-    comparisons = compare_pairs(values, pairs, alpha=alpha, margin=margin)
-    if looks is not None:
-        comparisons = tuple(
-            looks.settle(row, [*paired_differences(values[row.arm], values[row.base]).values()])
-            for row in comparisons
-        )
-    found = dict(zip(pairs, comparisons, strict=True))
+    common = [c for c in contrasts if values[c.arm].keys() & values[c.reference]]
+    tested = [(c.arm, c.reference) for c in common if c.design != FACTORIAL]
+    others = [(c.arm, c.reference) for c in common if c.design == FACTORIAL]
+    found = {
+        (row.arm, row.base): untested(row)
+        for row in compare_pairs(values, others, alpha=alpha, margin=margin)
+    }
+    if looks is None:
+        rows = compare_pairs(values, tested, alpha=alpha, margin=margin)
+    else:
+        rows = tuple(_seen(looks, arms[arm], arms[base]) for arm, base in tested)
+    found |= {(row.arm, row.base): row for row in rows}
     return tuple(
         _row(c, arms[c.arm], arms[c.reference], found.get((c.arm, c.reference))) for c in contrasts
     )
+
+
+def _seen(looks: Sequential, arm: ArmResult, base: ArmResult) -> Comparison:
+    """What the looks say of a pair, from the seeds up to the look that stopped it."""
+    n_seeds = 0
+    while arm.has_run(n_seeds) and base.has_run(n_seeds):
+        n_seeds += 1
+    by_seed = paired_differences(arm.values, base.values)
+    decision, seen = looks.follow([by_seed.get(seed, math.nan) for seed in range(n_seeds)])
+    seen = seen if decision != "continue" else looks.looks[-1]
+    values = {
+        a.name: {seed: value for seed, value in a.values.items() if seed < seen}
+        for a in (arm, base)
+    }
+    (row,) = compare_pairs(values, [(arm.name, base.name)], alpha=looks.alpha)
+    return looks.settle(row, decision, seen)
 
 
 def _row(
@@ -252,7 +281,8 @@ def _row(
 ) -> Row:
     if comparison is None:
         return Row(contrast, None, _why_not(arm, reference))
-    verdict = "; ".join(filter(None, [comparison.verdict, arm.failed]))
+    said = "" if contrast.design == FACTORIAL else comparison.verdict  # see the effects
+    verdict = "; ".join(filter(None, [said, arm.failed]))
     return Row(
         contrast, comparison, verdict, cost_per_point(comparison, reference.costs, arm.costs)
     )
@@ -268,19 +298,20 @@ def _why_not(arm: ArmResult, reference: ArmResult) -> str:
     return f"{' and '.join(missing)} not run yet" if missing else "no seed in common yet"
 
 
-def _with_factorial(result: AblationResult) -> AblationResult:
+def _factorial(
+    arms: Mapping[str, ArmResult], levels: Levels, base: str, alpha: float
+) -> tuple[Factorial | None, tuple[str, ...]]:
     """The effects of the factors where the arms have levels, or a note why there are none."""
-    if not result.levels:
-        return result
-    values = {name: result.arms[name].values for name in result.levels}
+    if not levels:
+        return None, ()
+    values = {name: arms[name].values for name in levels}
     if not set.intersection(*(set(by_seed) for by_seed in values.values())):
         note = "no factorial effects yet: no seed was run in every arm of the factorial"
-        return replace(result, notes=(*result.notes, note))
+        return None, (note,)
     try:
-        found = analyse_factorial(values, result.levels, result.base, alpha=result.alpha)
+        return analyse_factorial(values, levels, base, alpha=alpha), ()
     except AblationError as e:  # levels of a file that are no two-level design
-        return replace(result, notes=(*result.notes, f"no factorial effects: {e}"))
-    return replace(result, factorial=found)
+        return None, (f"no factorial effects: {e}",)
 
 
 def response_curves(result: AblationResult) -> dict[str, dict[float, ArmResult]]:

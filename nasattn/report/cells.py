@@ -26,7 +26,7 @@ DESIGNS = {
     "leave all out": "leave all out: the base without any part",
     "add one in": "add one in: a part and what it needs, against the same without it",
     "ladder": "ladder: each rung against the one below",
-    "factorial": "factorial: the combinations of the parts",
+    "factorial": "factorial: the combinations of the parts, judged by the effects below",
     "swap": "swap: another value in the base",
     "sweep": "sweep: other values in the base",
     "networks": "networks: each against the one that it is built on",
@@ -162,7 +162,7 @@ def price_table(result: AblationResult) -> Table:
 def notes(result: AblationResult) -> list[str]:
     """How the figures are to be read, and the ablation's own notes."""
     pictures = f" on {result.n_val:,} validation pictures" if result.n_val else ""
-    testable = sum(bool(row.comparison and row.comparison.testable) for row in result.rows)
+    testable = sum(bool(row.comparison and row.comparison.p is not None) for row in result.rows)
     found = [
         f"top-1: mean over n seeds{pictures}; effect: the difference to the arm that it"
         f" stands against, paired by seed, with its {100 * (1 - result.alpha):g} % interval"
@@ -180,6 +180,9 @@ def notes(result: AblationResult) -> list[str]:
             f"p adj.: exact sign flips by seed, corrected for {testable} contrast"
             f"{'s' * (testable > 1)} (max-T); significant at {result.alpha:g} or less"
         )
+    if result.factorial:
+        n, more = len(result.factorial.effects), ", a family of its own" if testable else ""
+        found.append(f"factorial: p adj. of an effect is corrected for {n} effects{more}")
     if any(result.published_top1(name) for name in result.arms):
         found.append(f"published: top-1 % on {result.place} as the paper prints it, not our result")
     if any(row.contrast.design == "ladder" for row in result.rows):

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from nasattn.attention.plugins import plugin_digests
 from nasattn.errors import StudyError, UnknownNameError
@@ -15,14 +15,22 @@ from nasattn.space import SearchSpace
 from nasattn.spec import Spec, parse, read_yaml
 from nasattn.train.recipe import Recipe, from_named
 
+
+def _printable(name: str) -> str:
+    if not (name.strip() and name.isprintable() and len(name) <= 100):
+        raise StudyError(f"{name!r}: must be 1 to 100 printable characters")
+    return name
+
+
 Threads = Annotated[int, Field(gt=0, le=1024)]
+StudyName = Annotated[str, AfterValidator(_printable)]
 
 
 class StudySpec(Spec):
     """A search: which space, on which pictures, by which recipe, judged by what, for how long."""
 
     space: str = "mobile"
-    name: str | None = None  # default: SPACE-DATA
+    name: StudyName | None = None  # default: SPACE-DATA
     description: str = ""
     data: str = "digits"
     resolution: Annotated[int, Field(ge=8, le=1024)] | None = None  # default: by the data
@@ -56,13 +64,6 @@ class StudySpec(Spec):
     def _known_sampler(cls, name: str) -> str:
         if name not in SAMPLERS:
             raise UnknownNameError("sampler", name, known=SAMPLERS)
-        return name
-
-    @field_validator("name")
-    @classmethod
-    def _printable_name(cls, name: str | None) -> str | None:
-        if name is not None and not (name.strip() and name.isprintable() and len(name) <= 100):
-            raise StudyError(f"{name!r}: must be 1 to 100 printable characters")
         return name
 
     @property

@@ -193,7 +193,7 @@ def _one_writer(url: str) -> Iterator[None]:
     except Timeout:
         raise StudyError(
             f"storage {without_password(url)!r}: another process is writing to it; "
-            "wait for it or give this search a --storage of its own"
+            "wait for it or give this one a --storage of its own"
         ) from None
     except OSError as e:
         raise StudyError(f"{path}: cannot be locked ({e.strerror})") from e
@@ -239,6 +239,8 @@ def _check_settings(
 
 def short(value: object) -> str:
     """A value in at most 60 characters."""
+    if value is None:
+        return "not there"
     text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
