@@ -48,7 +48,7 @@ def test_ablate_runs_compares_and_goes_on(
     assert "8/8" in out
     assert "not testable: 2 seeds, 6 are needed" in out
     assert max(map(len, out.split("\nwritten to")[0].splitlines())) <= 80
-    folder = Path("runs/ablate-tiny-digits")
+    folder = Path("runs/ablate-tiny-digits-ladder")
     assert {path.name for path in folder.iterdir()} >= FILES
     rows = list(csv.DictReader((folder / "runs.csv").read_text().splitlines()))
     assert len(rows) == 8
@@ -56,8 +56,8 @@ def test_ablate_runs_compares_and_goes_on(
     assert nasattn(monkeypatch, *ABLATE, "--ladder", "eca,lsa,gem") == 0  # nothing is run twice
     again = capsys.readouterr().out
     assert "8/8" not in again
-    table = out[out.index("ablate-tiny-digits: ablation of") :]
-    assert again[again.index("ablate-tiny-digits: ablation of") :] == table
+    table = out[out.index("ablate-tiny-digits-ladder: ablation of") :]
+    assert again[again.index("ablate-tiny-digits-ladder: ablation of") :] == table
 
 
 def test_plan_says_what_it_takes_and_runs_nothing(
@@ -91,7 +91,7 @@ def test_plan_of_a_fraction_states_its_aliases(
     arguments = ["ablate", "--study", "four.yaml", "--fraction", "8", "--plan", *ABLATE[3:-3]]
     assert nasattn(monkeypatch, *arguments, "--seeds", "6") == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "ablation ablate-tiny-digits: 8 arms of tiny.json, 6 seeds" in out
+    assert "ablation ablate-tiny-digits-fraction: 8 arms of tiny.json, 6 seeds" in out
     main, pair = (float(x) for x in re.findall(r"(?:effect|interaction) of ([.0-9]+) points", out))
     assert pair == pytest.approx(2 * main, abs=0.02)
     assert out.count("in 7 tests") == 2
@@ -107,7 +107,7 @@ def test_sequential_stops_a_comparison_and_goes_on_alike(
     assert nasattn(monkeypatch, *arguments) == 0
     out = capsys.readouterr().out
     stopped = [line for line in out.splitlines() if ", 6 seeds: stop: " in line]
-    record = json.loads(Path("runs/ablate-tiny-digits/ablation.json").read_text())
+    record = json.loads(Path("runs/ablate-tiny-digits-ladder-sequential/ablation.json").read_text())
     rows = {row["arm"]: row for row in record["rows"]}
     assert "sequential: looked at after 6, 8 seeds; significant where |t| came to " in out
     for row in rows.values():
@@ -117,7 +117,7 @@ def test_sequential_stops_a_comparison_and_goes_on_alike(
         assert row["p"] is None
     assert nasattn(monkeypatch, *arguments) == 0  # nothing is run twice, and the table is the same
     again = capsys.readouterr().out
-    assert again[again.index("ablate-tiny-digits: ablation of") :] in out
+    assert again[again.index("-ladder-sequential: ablation of") :] in out
     assert_refused(monkeypatch, capsys, [*arguments, "--seeds", "10"], "seeds: 8 then, 10 now")
 
 
@@ -135,7 +135,7 @@ def test_other_networks_and_those_of_a_search_can_be_compared(
     arguments += ["--train-size", "40", "--seeds", "2"]
     assert nasattn(monkeypatch, *arguments) == 0
     out = capsys.readouterr().out
-    assert "ablation ablate-found-0-digits: 2 arms of trial:found/0, 2 seeds" in out
+    assert "ablation ablate-found-0-digits-networks: 2 arms of trial:found/0, 2 seeds" in out
     assert "recipe quick, 1 epoch" in out
     assert "pictures of 8x8" in out
     assert "4/4   other.json" in out

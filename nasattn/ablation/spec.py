@@ -41,7 +41,7 @@ class AblationSpec(Spec):
 
     base: str
     description: str = ""
-    name: StudyName | None = None  # default: ablate-BASE-DATA
+    name: StudyName | None = None  # default: ablate-BASE-DATA-DESIGN
     # none: every part that the base's own fields show
     parts: dict[str, PartSpec] = Field(default={})
     ladder: tuple[str, ...] = ()  # the order in which parts are put in, one on the other
@@ -66,10 +66,12 @@ class AblationSpec(Spec):
 
     @property
     def study_name(self) -> str:
-        """The name in the storage: the own one, else ablate-BASE-DATA."""
+        """The name in the storage: the own one, else ablate-BASE-DATA, and what was asked for."""
         base = self.base.removeprefix(TRIAL)
         base = slug(Path(base).stem if base == self.base else base.replace("/", "-"))
-        return self.name or f"ablate-{base}-{slug(Path(self.data).absolute().stem)}"
+        asked = [name for name in (*DESIGNS, "sequential") if getattr(self, name)]
+        words = ("ablate", base, slug(Path(self.data).absolute().stem), *asked)
+        return self.name or "-".join(words)
 
     def design(self, read: Callable[[str], Architecture]) -> Design:
         """The arms and what each is compared with; raises AblationError where there are none.
