@@ -160,7 +160,7 @@ def test_a_place_that_cannot_be_written_is_found_before_training(
         (["search", "--space", "groups.yaml"], "groups: 3 does not divide the 8 channels"),
         (
             ["search", "--study", "quick"],
-            "unknown study 'quick'; known: alexnet_quick, ",
+            "unknown study 'quick'; known: alexnet, ",
         ),
         (["search", "--trials", "-5"], "n_trials: must be greater than 0, is -5"),
         (["search", "--trials", "many"], "'--trials': 'many' is not a whole number"),
