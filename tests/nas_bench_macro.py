@@ -16,6 +16,7 @@ from nasattn.layers import MeanPool, conv_bn
 from nasattn.parts import StageSpec
 
 RESOLUTION, STEM, HEAD, CLASSES = 32, 32, 1280, 10
+EXPANSIONS = {0: 1, 1: 3, 2: 6}  # digit -> what stands for it in the space nb_macro
 STAGES = ((64, 2), (128, 3), (256, 3))  # width, blocks; the first block of each takes stride 2
 
 
@@ -56,3 +57,15 @@ def count_network(code: str) -> StaticCost:
     with torch.device("meta"):
         network = build_network(code)
     return count_cost(network, RESOLUTION)
+
+
+def write_table(source: Path, target: Path) -> None:
+    """The public table as a CSV for `--evaluator table:FILE` and the space nb_macro.
+
+    A digit of the code becomes an expansion, `flops` become `macs`, percent a fraction.
+    """
+    public = pd.read_parquet(source, engine="pyarrow")
+    digits = {f"stages.{i}.expansion": public[f"block{i}"].map(EXPANSIONS) for i in range(8)}
+    runs = {f"top1_{run}": (public[f"test_acc_run{run}"] / 100).round(6) for run in range(3)}
+    figures = {"macs": public["flops"], "params": public["params"]}
+    pd.DataFrame(digits | runs | figures).to_csv(target, index=False)

@@ -89,6 +89,10 @@ def search(
     train_size: Annotated[
         int | None, number("Train on so many pictures only, of every class alike.")
     ] = None,
+    evaluator: Annotated[
+        str | None,
+        name_of("train, or table:FILE (.csv, .parquet), where networks are looked up. [train]"),
+    ] = None,
     sampler: Annotated[str | None, name_of("tpe, nsga2 or random. [tpe]")] = None,
     seed: Annotated[int | None, number("Seed of proposals, weights and batches. [0]")] = None,
     objective: Annotated[
@@ -112,6 +116,7 @@ def search(
     changes: dict[str, Any] = {
         "space": space,
         "name": name,
+        "evaluator": evaluator,
         "data": data,
         "resolution": resolution,
         "n_trials": trials,

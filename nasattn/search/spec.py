@@ -25,13 +25,17 @@ def _printable(name: str) -> str:
 Threads = Annotated[int, Field(gt=0, le=1024)]
 StudyName = Annotated[str, AfterValidator(_printable)]
 
+TABLE = "table:"  # before the file of a tabular benchmark
+TRAINING = ("data", "recipe", "device", "threads")  # what means nothing with one
+
 
 class StudySpec(Spec):
     """A search: which space, on which pictures, by which recipe, judged by what, for how long."""
 
     space: str = "mobile"
-    name: StudyName | None = None  # default: SPACE-DATA
+    name: StudyName | None = None  # default: SPACE-DATA, or SPACE-TABLE
     description: str = ""
+    evaluator: str = "train"  # or table:FILE, which needs no data, recipe or device
     data: str = "digits"
     resolution: Annotated[int, Field(ge=8, le=1024)] | None = None  # default: by the data
     recipe: Annotated[Recipe, BeforeValidator(from_named)] = Field(
@@ -66,10 +70,23 @@ class StudySpec(Spec):
             raise UnknownNameError("sampler", name, known=SAMPLERS)
         return name
 
+    @field_validator("evaluator")
+    @classmethod
+    def _known_evaluator(cls, name: str) -> str:
+        if name != "train" and not (name.startswith(TABLE) and name != TABLE):
+            raise UnknownNameError("evaluator", name, known=("train", f"{TABLE}FILE"))
+        return name
+
     @property
     def study_name(self) -> str:
-        """The name in the storage: the own one, else SPACE-DATA."""
-        return self.name or f"{slug(Path(self.space).stem)}-{slug(Path(self.data).absolute().stem)}"
+        """The name in the storage: the own one, else SPACE-DATA or SPACE-TABLE."""
+        source = self.table or Path(self.data)
+        return self.name or f"{slug(Path(self.space).stem)}-{slug(source.absolute().stem)}"
+
+    @property
+    def table(self) -> Path | None:
+        """The file of the tabular benchmark; None where networks are trained."""
+        return None if self.evaluator == "train" else Path(self.evaluator.removeprefix(TABLE))
 
     @property
     def folder_name(self) -> str:
@@ -84,11 +101,17 @@ class StudySpec(Spec):
         texts = dict.fromkeys((*space.constraints, *self.constraints))
         return tuple(parse_constraint(text) for text in texts)
 
-    def settings(self, space: SearchSpace, data_name: str, data_hash: str) -> dict[str, Any]:
-        """All that must be equal for a stored study to be gone on with, as plain data."""
-        own = self.model_dump(mode="json", exclude={"name", "description", "n_trials", "threads"})
+    def settings(self, space: SearchSpace, source: str, source_hash: str) -> dict[str, Any]:
+        """All that must be equal for a stored study to be gone on with, as plain data.
+
+        `source` is the name of the pictures, or of the table.
+        """
+        kind = "table" if self.table else "data"
+        idle = {"name", "description", "n_trials", "threads", "evaluator"}
+        idle |= set(TRAINING) if self.table else set()
+        own = self.model_dump(mode="json", exclude=idle)
         where = space.model_dump(mode="json", exclude={"description"})
-        facts = {"space": where, "data": data_name, "data_hash": data_hash}
+        facts = {"space": where, kind: source, f"{kind}_hash": source_hash}
         text = space.model_dump_json()
         code = {k: digest for k, digest in plugin_digests().items() if f'"{k}"' in text}
         return own | facts | ({"plugins": code} if code else {})

@@ -1,0 +1,131 @@
+"""Looking networks up in a table instead of training them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from nasattn.arch import Architecture
+from nasattn.baselines.baseline import PICTURES, Pictures
+from nasattn.errors import StudyError
+from nasattn.evaluate import ALWAYS_KNOWN, Evaluation, State, one_line
+from nasattn.objectives import OBJECTIVES, Constraint, Cost, Objective
+from nasattn.search.run import Evaluate, Watcher, run_search
+from nasattn.search.spec import StudySpec
+from nasattn.search.table import Table
+from nasattn.space import SearchSpace
+from nasattn.train.loop import Epoch
+from nasattn.zoo import NamedNetwork
+
+
+@dataclass(frozen=True)
+class TableEvaluator:
+    """Evaluates networks by looking them up; of each figure's runs `seed` modulo their number.
+
+    Multiply-adds and parameters that are not in the table are counted, for `pictures`. A network
+    that is not in the table fails. Raises StudyError where an objective or a limit is of a figure
+    that the table does not have.
+    """
+
+    table: Table
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...] = ()
+    seed: int = 0
+    pictures: Pictures = PICTURES["ImageNet"]
+
+    def __post_init__(self) -> None:
+        for row in self.needed():
+            if not self.table.knows(row):
+                known = [name for name, row in OBJECTIVES.items() if self.table.knows(row)]
+                raise StudyError(
+                    f"{self.table.name}: no column {row.name!r}; known: {', '.join(known)}"
+                )
+
+    def needed(self) -> list[Objective]:
+        """Objectives to find: those of the study, and the static ones that the table has."""
+        names = [row.name for row in self.objectives]
+        names += [c.objective.name for c in self.constraints]
+        names += [name for name in ALWAYS_KNOWN if name in self.table.columns]
+        return [OBJECTIVES[name] for name in dict.fromkeys(names)]
+
+    def __call__(
+        self, arch: Architecture, on_epoch: Callable[[Epoch], None] = lambda epoch: None
+    ) -> Evaluation:
+        if arch.arch_id not in self.table.networks:
+            return Evaluation("failed", reason=f"not in {self.table.name}")
+        try:
+            return self._judge({row.name: self._find(row, arch) for row in self.needed()})
+        except (RuntimeError, ValueError) as e:  # of counting, as in `evaluate`
+            return Evaluation("failed", reason=one_line(e))
+
+    def _find(self, row: Objective, arch: Architecture) -> float:
+        if row.name in self.table.columns:
+            return self.table.find(row.name, arch.arch_id, self.seed)
+        return float(getattr(NamedNetwork(arch.arch_id, arch).count(self.pictures), row.name))
+
+    def _judge(self, values: dict[str, float]) -> Evaluation:
+        """As `evaluate` has it: a broken limit hides what costs more to know."""
+        violations: dict[str, float] = {}
+        for cost in Cost:
+            limits = [c for c in self.constraints if c.objective.cost == cost]
+            violations |= {str(c): c.violation(values[c.objective.name]) for c in limits}
+            if broken := [name for name, excess in violations.items() if excess > 0]:
+                known = {k: v for k, v in values.items() if OBJECTIVES[k].cost <= cost}
+                state: State = "complete" if cost == Cost.TRAINED else "infeasible"
+                return Evaluation(state, known, violations, f"breaks {', '.join(broken)}")
+        return Evaluation("complete", values, violations)
+
+
+def search_table(
+    study: optuna.Study,
+    spec: StudySpec,
+    space: SearchSpace,
+    evaluate: Evaluate,
+    *,
+    facts: dict[str, Any],
+    artifacts: Path,
+    watcher: Watcher,
+) -> bool:
+    """As `run_search`, for evaluations that take no time: a trial is written when it is finished.
+
+    All at once, where `run_search` writes some 25 times a trial, which here would be all that
+    takes time. A process that is killed loses the same: the trial that was running.
+    """
+    trials = study.get_trials(deepcopy=False)
+    if not all(trial.state.is_finished() for trial in trials):  # somebody else has queued some
+        return run_search(
+            study, spec, space, evaluate, facts=facts, artifacts=artifacts, watcher=watcher
+        )
+    keeper = _Keeper(study, watcher, trials)
+    try:
+        return run_search(
+            keeper.copy, spec, space, evaluate, facts=facts, artifacts=artifacts, watcher=keeper
+        )
+    finally:
+        keeper.n_kept = len(study.get_trials(deepcopy=False))  # one may just have been written
+        keeper.keep()  # that of a bug, or finished when the user stopped it
+
+
+class _Keeper:
+    """A Watcher that searches in a copy in memory, and keeps what is finished in the study."""
+
+    def __init__(
+        self, study: optuna.Study, watcher: Watcher, trials: Sequence[FrozenTrial]
+    ) -> None:
+        self.study, self.watcher, self.n_kept = study, watcher, len(trials)
+        self.copy = optuna.create_study(study_name=study.study_name, directions=study.directions)
+        self.copy.add_trials(trials)
+        self.started, self.epoch = watcher.started, watcher.epoch
+
+    def finished(self, trial: FrozenTrial, spent: int) -> None:
+        self.keep()
+        self.watcher.finished(trial, spent)
+
+    def keep(self) -> None:
+        new = self.copy.get_trials(deepcopy=False)[self.n_kept :]
+        for trial in (trial for trial in new if trial.state.is_finished()):
+            self.study.add_trial(trial)
+            self.n_kept += 1
