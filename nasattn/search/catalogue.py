@@ -1,0 +1,111 @@
+"""Catalogue: what is known of a network without a trial."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nasattn.search.encoding import Params, Space
+from nasattn.search.values import Floats
+
+MAX_REMEMBERED = 20_000
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What a user can say of params without a trial.
+
+    `exact` gives objectives by their index; None: the network cannot be built, or breaks a limit.
+    """
+
+    exact: Mapping[int, Callable[[Params], float | None]]
+    features: Callable[[Params], Sequence[float]] | None
+    identity: Callable[[Params], Hashable]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a network; `costs` (its exact objectives) and `features` are None where it
+    may not be proposed."""
+
+    identity: Hashable
+    costs: tuple[float, ...] | None = None
+    features: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """n networks: rows (n, d), costs (n, m), features (n, q)."""
+
+    rows: Floats
+    costs: Floats
+    features: Floats
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def join(self, other: "Batch") -> "Batch":
+        pairs = zip(self.parts(), other.parts(), strict=True)
+        return Batch(*(np.concatenate(pair) if len(self) else pair[1] for pair in pairs))
+
+    def parts(self) -> tuple[Floats, Floats, Floats]:
+        return self.rows, self.costs, self.features
+
+
+Found = tuple[Floats, Sequence[float], Sequence[float]]  # a network's part of a Batch
+
+
+def as_batch(found: Sequence[Found]) -> Batch:
+    columns = zip(*found, strict=True) if found else ((), (), ())
+    return Batch(
+        *(np.array(c, dtype=float).reshape(len(found), -1 if found else 0) for c in columns)
+    )
+
+
+@dataclass
+class Catalogue:
+    """Looks networks of one space up, and remembers them."""
+
+    space: Space
+    knowledge: Knowledge
+    entries: dict[bytes, Entry | KeyError] = field(default_factory=dict)
+
+    def entry(self, row: Floats) -> Entry | KeyError:
+        """What is known of a settled row; the KeyError where it needs an unknown parameter."""
+        key = row.tobytes()
+        if key not in self.entries:
+            if len(self.entries) >= MAX_REMEMBERED:
+                self.entries.clear()
+            self.entries[key] = self._look(self.space.params(row))
+        return self.entries[key]
+
+    def new(
+        self, rows: Floats, taken: AbstractSet[Hashable]
+    ) -> tuple[Batch, list[tuple[Floats, KeyError]]]:
+        """Of unsettled rows: the networks that may be proposed and are not taken, each once; and
+        the rows that need an unknown parameter."""
+        found: dict[Hashable, Found] = {}
+        unknown = []
+        for row in self.space.settle(rows):
+            entry = self.entry(row)
+            if isinstance(entry, KeyError):
+                unknown.append((row, entry))
+            elif entry.identity in taken or entry.costs is None or entry.features is None:
+                continue
+            else:
+                found.setdefault(entry.identity, (row, entry.costs, entry.features))
+        return as_batch(list(found.values())), unknown
+
+    def _look(self, params: Params) -> Entry | KeyError:
+        know = self.knowledge
+        try:
+            identity = know.identity(params)
+            costs = [function(params) for function in know.exact.values()]
+            finite = tuple(float(c) for c in costs if c is not None and np.isfinite(c))
+            if len(finite) < len(costs):
+                return Entry(identity)
+            features = tuple(know.features(params)) if know.features else ()
+        except KeyError as e:
+            return e
+        return Entry(identity, finite, features)

@@ -1,0 +1,202 @@
+"""EARLY_STOP: which trainings are broken off, judged by accuracy so far and known costs."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+SPREADS = 5  # a final accuracy so many usual deviations below the usual one is that of a broken run
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training as far as it came, and what its network costs.
+
+    `curve` holds the top-1 (a fraction) after each epoch; `costs`, smaller is better, the
+    objectives that are known without training, by name.
+    """
+
+    curve: tuple[float, ...]
+    costs: Mapping[str, float]
+
+    @cached_property
+    def usable(self) -> bool:
+        """Whether there is a curve and every figure is a number."""
+        return bool(self.curve) and math.isfinite(sum(self.curve) + sum(self.costs.values()))
+
+
+class EarlyStop(Protocol):
+    """Says after an epoch whether a training ends there.
+
+    The answer follows from the arguments alone, so that a search that was killed and goes on
+    decides as it would have. `peers` are the study's other trainings in their stored order:
+    finished, stopped or still running; those without a curve do no harm. A `baseline` is never
+    stopped.
+    """
+
+    def stops(
+        self, training: Training, peers: Sequence[Training], *, baseline: bool = False
+    ) -> bool: ...
+
+
+@dataclass(frozen=True)
+class NeverStop:
+    """Every training goes to its end."""
+
+    def stops(
+        self, training: Training, peers: Sequence[Training], *, baseline: bool = False
+    ) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class RankStop:
+    """Stops what is neither among the best of its rung nor can still beat a finished network.
+
+    At a rung (an epoch of `rungs`) a training goes on if it is among the best 1/`reduction` of all
+    that came as far: by non-dominated rank on (accuracy so far, costs), within a rank by
+    hypervolume contribution. Else its final accuracy is foretold from its curve and costs, by least
+    squares on the finished trainings; it stops if a finished network that costs no more in
+    anything is better than the foretold accuracy and `margin` standard errors of prediction.
+
+    Nothing stops before `min_peers` trainings (and two for each figure that foretells) came to
+    their end at `epochs`, nor where a cost is not a number, nor a baseline.
+
+    Source: asynchronous promotion from Li et al., MLSys 2020 (ASHA); by non-dominated rank from
+    Schmucker et al., 2021 (arXiv 2106.12639). Both stop a fixed share, to which a quarter to a
+    half of the true front falls (docs/results/early_stopping.md); the margin is ours.
+    """
+
+    epochs: int  # of a whole training
+    rungs: tuple[int, ...]  # epochs after which a training is judged
+    reduction: float = 4.0
+    margin: float = 3.0
+    min_peers: int = 10
+    parts: int = 4  # a curve foretells by the means of its quarters
+
+    def stops(
+        self, training: Training, peers: Sequence[Training], *, baseline: bool = False
+    ) -> bool:
+        epoch = len(training.curve)
+        if baseline or epoch not in self.rungs or not training.usable:
+            return False
+        rung = [p for p in peers if len(p.curve) >= epoch and comparable(p, training)]
+        finished = [p for p in rung if len(p.curve) >= self.epochs]
+        enough = max(self.min_peers, 2 * (1 + min(self.parts, epoch) + len(training.costs)))
+        return (
+            len(finished) >= enough
+            and not self.promoted(training, rung)
+            and self.beaten(training, finished)
+        )
+
+    def promoted(self, training: Training, rung: Sequence[Training]) -> bool:
+        """Whether a training is among the best 1/reduction of its rung, itself included."""
+        epoch = len(training.curve)
+        everyone = [training, *rung]
+        accuracy = quarters(everyone, epoch, self.parts)[:, -1]
+        points = np.column_stack([-accuracy, costs_of(everyone, training)])  # (n, 1 + costs)
+        return n_better(points) < len(points) / self.reduction
+
+    def beaten(self, training: Training, finished: Sequence[Training]) -> bool:
+        """Whether a finished network is no dearer, and better than this one can become."""
+        epoch = len(training.curve)
+        everyone = [training, *finished]
+        costs = costs_of(everyone, training)
+        x = np.column_stack([quarters(everyone, epoch, self.parts), scaled(costs)])
+        final = np.array([peer.curve[self.epochs - 1] for peer in finished])
+        rivals = final[(costs[1:] <= costs[0]).all(axis=1)]
+        return len(rivals) > 0 and bool(rivals.max() > highest(x[1:], final, x[0], self.margin))
+
+
+def comparable(peer: Training, training: Training) -> bool:
+    """Whether a peer has every cost of a training, and only numbers."""
+    return peer.usable and training.costs.keys() <= peer.costs.keys()
+
+
+def costs_of(everyone: Sequence[Training], training: Training) -> Floats:
+    """Everyone's costs, in the order of one training: (n, costs)."""
+    rows = [[one.costs[name] for name in training.costs] for one in everyone]
+    return np.array(rows, dtype=float).reshape(len(everyone), -1)
+
+
+def quarters(everyone: Sequence[Training], epoch: int, parts: int) -> Floats:
+    """The means of the first, second ... of `parts` equal pieces of curves up to an epoch."""
+    curves = np.array([one.curve[:epoch] for one in everyone])  # (n, epoch)
+    pieces = np.array_split(curves, min(parts, epoch), axis=1)
+    return np.column_stack([piece.mean(axis=1) for piece in pieces])  # (n, parts)
+
+
+def scaled(costs: Floats) -> Floats:
+    """The logarithm of each cost that is positive throughout: a cost doubles, it does not add."""
+    positive = (costs > 0).all(axis=0)
+    return np.where(positive, np.log(np.where(positive, costs, 1.0)), costs)
+
+
+def n_better(points: Floats) -> int:
+    """How many points stand before the first: by rank, then by hypervolume contribution.
+
+    Points (n, objectives), smaller is better. Contributions are taken within the rank, each
+    objective scaled to 0..1 over all points, from the reference point (1.1, 1.1, ...).
+    """
+    points = np.column_stack([points, np.zeros(len(points))])  # a hypervolume takes two at least
+    ranks = moocore.pareto_rank(points)
+    low, span = points.min(axis=0), np.ptp(points, axis=0)
+    unit = (points - low) / np.where(span > 0, span, 1.0)
+    mine = unit[ranks == ranks[0]]
+    contributions = moocore.hv_contributions(mine, ref=[1.1] * points.shape[1])
+    return int((ranks < ranks[0]).sum() + (contributions > contributions[0]).sum())
+
+
+def highest(x: Floats, y: Floats, new: Floats, margin: float) -> float:
+    """What least squares of y on x allows for a new x: foretold, plus so many standard errors.
+
+    x: (n, features), y: (n,), new: (features,). The standard error is that of a single new
+    value; rows whose y is far below the others' (broken networks) are left out. Infinite where
+    there are too few rows to tell.
+    """
+    middle = np.median(y)
+    sound = y >= middle - SPREADS * 1.4826 * np.median(np.abs(y - middle))
+    centre, spread = x[sound].mean(axis=0), x[sound].std(axis=0)
+    spread = np.where(spread > 1e-9 * np.abs(centre), spread, 1.0)  # a constant stays one
+    design = np.column_stack([np.ones(sound.sum()), (x[sound] - centre) / spread])
+    row = np.concatenate([[1.0], (new - centre) / spread])
+    inverse = np.linalg.pinv(design.T @ design)
+    weights = inverse @ design.T @ y[sound]
+    freedom = len(design) - np.linalg.matrix_rank(design)
+    if freedom < 1:
+        return math.inf
+    residual = y[sound] - design @ weights
+    variance = (residual @ residual) / freedom * (1 + row @ inverse @ row)
+    return float(row @ weights + margin * math.sqrt(variance))
+
+
+def rank_stop(epochs: int) -> RankStop:
+    """RankStop judging after every epoch from a sixth to two thirds of a training.
+
+    Earlier, curves tell too little; later, there is too little to save.
+    """
+    return RankStop(epochs, tuple(range(math.ceil(epochs / 6), 2 * epochs // 3 + 1)))
+
+
+# By the name on the command line: from a training's epochs to its rule.
+EARLY_STOP: dict[str, Callable[[int], EarlyStop]] = {
+    "none": lambda epochs: NeverStop(),
+    "rank": rank_stop,
+}
+
+
+def read_training(attributes: Mapping[str, Any], signs: Mapping[str, int]) -> Training:
+    """The Training of a stored trial's attributes (`curve`, `values`), as far as they are there.
+
+    `signs` has the objectives known without training: 1 where smaller is better, -1 where larger.
+    """
+    curve = tuple(top1 for _, top1 in attributes.get("curve") or ())
+    values = attributes.get("values") or {}
+    return Training(curve, {k: s * values[k] for k, s in signs.items() if k in values})
