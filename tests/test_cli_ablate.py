@@ -98,6 +98,7 @@ def test_plan_of_a_fraction_states_its_aliases(
     assert "8 of 16 combinations, resolution 4; cannot be told apart: first:second" in out
 
 
+@pytest.mark.slow
 def test_sequential_stops_a_comparison_and_goes_on_alike(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -329,6 +329,7 @@ def test_conditional30_front_is_not_passed_by_a_search() -> None:
 
 @pytest.mark.parametrize("name", [n for n in compare.SAMPLERS if n not in ("gp", "ehvi")])
 @pytest.mark.filterwarnings("ignore")  # Optuna's and others' warnings of what is experimental
+@pytest.mark.slow
 def test_search_by_every_sampler_repeats(name: str) -> None:
     sampler = compare.SAMPLERS[name]
     if not compare.installed(sampler):

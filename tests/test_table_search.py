@@ -347,6 +347,7 @@ search(12)
 """
 
 
+@pytest.mark.slow
 def test_kill_9_loses_the_trial_that_ran_and_no_other() -> None:
     whole = Search("a")(12)
     search = Search("b")
@@ -515,6 +516,7 @@ def test_settings_of_a_training_are_what_they_were() -> None:
 
 
 @pytest.mark.skipif(not PUBLIC.exists(), reason="needs ../shared/data/nas")
+@pytest.mark.slow
 def test_nas_bench_macro_is_a_table() -> None:
     write_table(PUBLIC, Path("macro.csv"))
     space = load_space("nb_macro")

@@ -38,7 +38,7 @@ from nasattn.arch import Architecture
 from nasattn.cli.app import DEFAULT_STORAGE
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.folders import check_folder, make_folder
-from nasattn.cli.machine import prepare
+from nasattn.cli.study import prepare
 from nasattn.cli.words import duration, plural, printable
 from nasattn.data.named import DATASETS
 from nasattn.errors import AblationError, shown

@@ -13,8 +13,8 @@ from rich.progress import Progress
 
 from nasattn.baselines.baseline import PICTURES
 from nasattn.cli.front import front_words
-from nasattn.cli.machine import note_environment
 from nasattn.cli.progress import ARCH_ID, BASELINE, WIDTH
+from nasattn.cli.study import note_environment
 from nasattn.cli.words import plural, printable
 from nasattn.errors import StudyError
 from nasattn.report import Front

@@ -4,17 +4,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Annotated
 
-import optuna
 import torch
 from pydantic import Field
-from rich.console import Console
 from torch import nn
 
 from nasattn.cost import count_params
 from nasattn.errors import ArchitectureError, EvaluationError
-from nasattn.evaluate import Setting, check_device, is_out_of_memory
-from nasattn.search.environment import environment
-from nasattn.spec import Spec, differences
+from nasattn.evaluate import check_device, is_out_of_memory
+from nasattn.spec import Spec
 
 MOST_PARAMS = 2**31  # 8 GiB of weights, before gradients and what an optimiser keeps
 # What a plug-in's module may raise on the meta device, which it need not know.
@@ -57,26 +54,3 @@ def plain_memory_errors(remedy: str) -> Iterator[None]:
         if not is_out_of_memory(e):
             raise
         raise EvaluationError(f"out of memory; {remedy}") from e
-
-
-def prepare(console: Console, study: optuna.Study, setting: Setting) -> float | None:
-    """Write down once what this study ran on; returns its reference latency, where it has one."""
-    if "environment" not in study.user_attrs:
-        if any(row.name == "latency_ms" for row in setting.needed()):
-            latency = setting.meter.measure(setting.meter.reference)
-            study.set_user_attr("reference_ms", latency.reference_ms)
-        study.set_user_attr("n_val", len(setting.data.val_search))
-        study.set_user_attr("n_classes", len(setting.data.classes))
-    note_environment(console, study)
-    reference: float | None = study.user_attrs.get("reference_ms")
-    return reference
-
-
-def note_environment(console: Console, study: optuna.Study) -> None:
-    """Write down once what this study ran on, and say what is different now."""
-    if "environment" not in study.user_attrs:
-        study.set_user_attr("environment", environment())
-    for name, then, now in differences(study.user_attrs["environment"], environment()):
-        console.print(
-            f"note: this study began with {name} {then}, goes on with {now}", markup=False
-        )

@@ -16,8 +16,8 @@ from nasattn.cli.data import load_with_progress
 from nasattn.cli.folders import check_folder, make_folder
 from nasattn.cli.front import front_table, front_words
 from nasattn.cli.look_up import look_up
-from nasattn.cli.machine import prepare
 from nasattn.cli.progress import SearchProgress
+from nasattn.cli.study import prepare
 from nasattn.cli.words import plural
 from nasattn.evaluate import Setting, check_device, evaluate
 from nasattn.library import shipped
