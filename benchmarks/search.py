@@ -302,7 +302,7 @@ SAMPLERS: dict[str, Sampler] = {
 }
 LEFT_OUT = {
     "NNI's evolution": "NNI 3.0 pins filelock below 3.12, nasattn needs 3.20: it does not install"
-    " beside it. It has one objective."
+    " beside it."
 }
 
 
