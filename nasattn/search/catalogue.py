@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -10,6 +12,7 @@ from nasattn.search.encoding import Params, Space
 from nasattn.search.values import Floats
 
 MAX_REMEMBERED = 20_000
+MAX_LISTED = 10_000  # rows
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,10 @@ class Knowledge:
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a network; `costs` (its exact objectives) and `features` are None where it
-    may not be proposed."""
+    """What is known of a network, of which `row` is the usual form; `costs` (its exact objectives)
+    and `features` are None where it may not be proposed."""
 
+    row: Floats
     identity: Hashable
     costs: tuple[float, ...] | None = None
     features: tuple[float, ...] | None = None
@@ -71,13 +75,24 @@ class Catalogue:
     knowledge: Knowledge
     entries: dict[bytes, Entry | KeyError] = field(default_factory=dict)
 
+    @cached_property
+    def forms(self) -> dict[Hashable, Floats]:
+        """One row for every network of a space that can be listed, so that a model sees equal
+        networks as equal."""
+        forms: dict[Hashable, Floats] = {}
+        every = self.space.every(MAX_LISTED)
+        for row in [] if every is None else self.space.settle(every):
+            with suppress(KeyError):
+                forms.setdefault(self.knowledge.identity(self.space.params(row)), row)
+        return forms
+
     def entry(self, row: Floats) -> Entry | KeyError:
         """What is known of a settled row; the KeyError where it needs an unknown parameter."""
         key = row.tobytes()
         if key not in self.entries:
             if len(self.entries) >= MAX_REMEMBERED:
                 self.entries.clear()
-            self.entries[key] = self._look(self.space.params(row))
+            self.entries[key] = self._look(row)
         return self.entries[key]
 
     def new(
@@ -94,18 +109,19 @@ class Catalogue:
             elif entry.identity in taken or entry.costs is None or entry.features is None:
                 continue
             else:
-                found.setdefault(entry.identity, (row, entry.costs, entry.features))
+                found.setdefault(entry.identity, (entry.row, entry.costs, entry.features))
         return as_batch(list(found.values())), unknown
 
-    def _look(self, params: Params) -> Entry | KeyError:
-        know = self.knowledge
+    def _look(self, row: Floats) -> Entry | KeyError:
+        know, params = self.knowledge, self.space.params(row)
         try:
             identity = know.identity(params)
+            row = self.forms.get(identity, row)
             costs = [function(params) for function in know.exact.values()]
             finite = tuple(float(c) for c in costs if c is not None and np.isfinite(c))
             if len(finite) < len(costs):
-                return Entry(identity)
+                return Entry(row, identity)
             features = tuple(know.features(params)) if know.features else ()
         except KeyError as e:
             return e
-        return Entry(identity, finite, features)
+        return Entry(row, identity, finite, features)

@@ -42,10 +42,10 @@ class CostAwareSampler(BaseSampler):
     params of the same network. A network that is in the study, in whatever state, is not proposed
     again; where none is left, `exhausted` is True and the proposal is any.
 
-    The first `n_startup_trials`, queued ones among them, spread over the range of the exact
-    objectives; one later trial in twenty is a random network. Networks that still run count as if
-    they came out as predicted. Constraints (`trial.set_constraint`) are learned, and a proposal
-    keeps them in all likelihood.
+    The first `n_startup_trials`, queued ones among them, are unlike each other and spread over the
+    range of the exact objectives; one later trial in twenty is a random network. Networks that
+    still run count as if they came out as predicted. Constraints (`trial.set_constraint`) are
+    learned, and a proposal keeps them in all likelihood.
 
     A proposal depends on the seed, the trials before it and what is stored of them alone: a new
     sampler object goes on as the old one would have.
@@ -55,7 +55,7 @@ class CostAwareSampler(BaseSampler):
         self,
         exact: Mapping[int, Callable[[Params], float | None]] | None = None,
         seed: int = 0,
-        n_startup_trials: int = 10,
+        n_startup_trials: int = 5,
         features: Callable[[Params], Sequence[float]] | None = None,
         *,
         space: Mapping[str, BaseDistribution] | None = None,

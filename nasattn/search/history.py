@@ -100,6 +100,7 @@ def _describe(
         costs = told(i)
         features: Sequence[float] | None = None if catalogue.knowledge.features else ()
         if isinstance(entry, Entry):
+            row = entry.row
             costs = entry.costs if costs is None else costs
             features = entry.features if features is None else features
         if costs is not None and features is not None:

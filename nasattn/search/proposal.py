@@ -1,6 +1,6 @@
 """One proposal: networks that are new, and of them the one of the best outlook."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ def propose(catalogue: Catalogue, history: History, seed: int, n_startup: int) -
     starting = index < n_startup
     pool, unknown = new(space.draw(np.random.default_rng(seed), N_POOL))
     if unknown and starting:  # brings parameters to light
-        return unknown[rng.integers(len(unknown))][0]
+        return _farthest(catalogue, history, np.array([row for row, _ in unknown]), rng)
     if unknown and not len(pool):
         raise unknown[0][1]
     if not len(pool):
@@ -47,19 +47,16 @@ def propose(catalogue: Catalogue, history: History, seed: int, n_startup: int) -
         raise ExhaustedError
     if not starting and index % EXPLORE_EVERY == 0:
         return _pick(pool, rng.integers(len(pool)))
+    outlook = None if starting else get_outlook(catalogue, history, pool, rng)
+    if outlook is None:
+        least = _least_tried(catalogue, history, pool, n_startup, rng)
+        return _farthest(catalogue, history, pool.rows[least], rng)
 
-    wanted = _least_tried(catalogue, history, pool, n_startup, rng) if starting else _all
-    outlook = get_outlook(catalogue, history, pool, rng)
-    if outlook is None or (starting and not pool.costs.shape[1]):
-        near = np.where(wanted(pool), _nearness(catalogue, history, pool), np.inf)
-        return _pick(pool, rng.choice(np.flatnonzero(near <= near.min() + 1e-9)))
-    scores = np.where(wanted(pool), outlook.score(pool), -1)
-    parents = outlook.front
+    scores, parents = outlook.score(pool), outlook.front
     for _ in range(N_GENERATIONS):
         bred, _ = new(space.breed(rng, parents, N_BRED))
         if len(bred):
-            scores = np.append(scores, np.where(wanted(bred), outlook.score(bred), -1))
-            pool = pool.join(bred)
+            pool, scores = pool.join(bred), np.append(scores, outlook.score(bred))
         parents = pool.rows[np.argsort(-scores, kind="stable")[:N_PARENTS]]
     return _pick(pool, np.argmax(scores))
 
@@ -80,41 +77,41 @@ def _taken(catalogue: Catalogue, history: History) -> set[Hashable]:
     return taken
 
 
-def _all(batch: Batch) -> NDArray[np.bool_]:
-    return np.ones(len(batch), dtype=bool)
-
-
-def _nearness(catalogue: Catalogue, history: History, batch: Batch) -> Floats:
-    """How like the most similar tried network each network is: (n,)."""
+def _farthest(
+    catalogue: Catalogue, history: History, rows: Floats, rng: np.random.Generator
+) -> Floats:
+    """The row least like what was tried."""
     space = catalogue.space
     tried = space.similarity_columns(space.rows(history.tried))
-    nearest: Floats = (space.similarity_columns(batch.rows) @ tried.T).max(axis=1, initial=0)
-    return nearest
+    near = (space.similarity_columns(rows) @ tried.T).max(axis=1, initial=0)
+    row: Floats = rows[rng.choice(np.flatnonzero(near <= near.min() + 1e-9))]
+    return row
 
 
 def _least_tried(
     catalogue: Catalogue, history: History, pool: Batch, n: int, rng: np.random.Generator
-) -> Callable[[Batch], NDArray[np.bool_]]:
+) -> NDArray[np.bool_]:
     """Whether networks lie in that one of n parts of the costs' range that was tried least.
 
     The parts hold equally many random networks, ordered by their ranks in all exact objectives.
     """
-    if not pool.costs.shape[1]:
-        return _all
-    ordered = np.sort(pool.costs, axis=0)
+    part, tried = _parts(pool.costs, describe_params(catalogue, history.tried).costs, n)
+    counts = np.bincount(tried, minlength=n)
+    there = np.unique(part)
+    least: NDArray[np.bool_] = part == rng.choice(there[counts[there] == counts[there].min()])
+    return least
 
-    def ranks(batch: Batch) -> Floats:
-        pairs = zip(ordered.T, batch.costs.T, strict=True)
-        total: Floats = sum(np.searchsorted(own, costs, "right") for own, costs in pairs) + 0.0
-        return total
 
-    edges = np.quantile(ranks(pool), np.arange(1, n) / n)
+def _parts(costs: Floats, others: Floats, n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Which of n parts networks and others lie in, 0 to n - 1; each has equally many of `costs`."""
+    n = max(n, 1)
+    ordered = np.sort(costs, axis=0).T
 
-    def parts(batch: Batch) -> NDArray[np.intp]:
-        return np.searchsorted(edges, ranks(batch), "left")
+    def rank(table: Floats) -> Floats:
+        ranks = np.zeros(len(table))
+        for own, column in zip(ordered, table.T, strict=False):  # `others` may have no rows
+            ranks += np.searchsorted(own, column, "right")
+        return ranks
 
-    tried = describe_params(catalogue, history.tried)
-    counts = np.bincount(parts(tried), minlength=n) if len(tried) else np.zeros(n)
-    there = np.unique(parts(pool))
-    part = rng.choice(there[counts[there] == counts[there].min()])
-    return lambda batch: parts(batch) == part
+    edges = np.quantile(rank(costs), np.arange(1, n) / n)
+    return np.searchsorted(edges, rank(costs)), np.searchsorted(edges, rank(others))
