@@ -1,7 +1,7 @@
 """evaluate: from an architecture to its Evaluation, the cheap figures first."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -11,7 +11,7 @@ from torch import nn
 
 from nasattn.arch import Architecture
 from nasattn.baselines import get_baseline
-from nasattn.cost import Latency, LatencyMeter, StaticCost, count_cost
+from nasattn.cost import Latency, LatencyMeter, PieceCounter, StaticCost, count_cost
 from nasattn.data import ImageData
 from nasattn.errors import StudyError
 from nasattn.initial import build_alike
@@ -19,8 +19,10 @@ from nasattn.objectives import OBJECTIVES, Constraint, Cost, Objective
 from nasattn.train.loop import Epoch, train_model
 from nasattn.train.recipe import Recipe
 
-State = Literal["complete", "infeasible", "failed"]
+State = Literal["complete", "infeasible", "stopped", "failed"]
 OnEpoch = Callable[[Epoch], None]
+# Whether a training ends early, by its curve so far and what was known before it, by objective.
+Stops = Callable[[Sequence[Epoch], Mapping[str, float]], bool]
 
 LATENCY_REFERENCE = "mobilenet_v2"
 ALWAYS_KNOWN = ("macs", "params")
@@ -34,7 +36,7 @@ class Evaluation:
     state: State
     values: dict[str, float] = field(default_factory=dict)  # by objective
     violations: dict[str, float] = field(default_factory=dict)  # by constraint; > 0 breaks it
-    reason: str = ""  # why it failed or is infeasible
+    reason: str = ""  # why it failed, is infeasible or was stopped
     curve: tuple[Epoch, ...] = ()
     static: StaticCost | None = None
     latency: Latency | None = None
@@ -74,6 +76,11 @@ class Setting:
         kin = (*self.lineages.get(arch.arch_id, ()), arch)
         return build_alike(kin, len(self.data.classes), self.seed)
 
+    @cached_property
+    def counter(self) -> PieceCounter:
+        """Counts the static costs of many networks on the study's pictures."""
+        return PieceCounter(len(self.data.classes), self.data.resolution)
+
     def needed(self) -> list[Objective]:
         """Objectives to find, the limited ones and the free ones too, the cheapest first."""
         names = [o.name for o in self.objectives]
@@ -82,13 +89,29 @@ class Setting:
         return sorted(rows, key=lambda row: row.cost)
 
 
+@dataclass(frozen=True)
+class Sketch:
+    """A network that is not built: what a static objective is found from."""
+
+    arch: Architecture
+    static: StaticCost
+
+
+class StoppedError(Exception):
+    """A training was ended early."""
+
+
 class Candidate:
     """A network on its way through an evaluation; each figure is found when first asked for."""
 
-    def __init__(self, arch: Architecture, setting: Setting, on_epoch: OnEpoch) -> None:
+    def __init__(
+        self, arch: Architecture, setting: Setting, on_epoch: OnEpoch, stops: Stops
+    ) -> None:
         self.arch = arch
         self.setting = setting
         self.on_epoch = on_epoch
+        self.stops = stops
+        self.values: dict[str, float] = {}  # found so far, by objective
         self.epochs: list[Epoch] = []  # as far as training came
         self.found_static: StaticCost | None = None
         self.found_latency: Latency | None = None
@@ -133,19 +156,26 @@ class Candidate:
     def _keep_epoch(self, epoch: Epoch) -> None:
         self.epochs.append(epoch)
         self.on_epoch(epoch)
+        n_epochs = self.setting.recipe.epochs
+        if epoch.number < n_epochs and self.stops(self.epochs, self.values):
+            raise StoppedError(f"stopped after epoch {epoch.number} of {n_epochs}")
 
 
 def evaluate(
-    arch: Architecture, setting: Setting, on_epoch: OnEpoch = lambda epoch: None
+    arch: Architecture,
+    setting: Setting,
+    on_epoch: OnEpoch = lambda epoch: None,
+    stops: Stops = lambda curve, values: False,
 ) -> Evaluation:
     """Find a network's objectives in order of cost; a broken limit ends it before the next cost.
 
-    A network that cannot be trained or measured here (not finite, out of memory, shapes that do
-    not fit) gives a failed Evaluation with the reason. Other exceptions are bugs and pass through.
+    `stops` is asked after each epoch but the last. A network that cannot be trained or measured
+    here (not finite, out of memory, shapes that do not fit) gives a failed Evaluation with the
+    reason. Other exceptions are bugs and pass through.
     """
     start = time.perf_counter()
-    candidate = Candidate(arch, setting, on_epoch)
-    values: dict[str, float] = {}
+    candidate = Candidate(arch, setting, on_epoch, stops)
+    values = candidate.values
     violations: dict[str, float] = {}
     state: State = "complete"
     reason = ""
@@ -158,6 +188,8 @@ def evaluate(
                 state = "complete" if cost == Cost.TRAINED else "infeasible"
                 reason = f"breaks {', '.join(broken)}"
                 break
+    except StoppedError as e:
+        state, reason = "stopped", str(e)
     except (RuntimeError, ValueError, MemoryError) as e:  # torch's, and our EvaluationError
         state, reason = "failed", one_line(e)
     return Evaluation(
@@ -170,6 +202,25 @@ def evaluate(
         latency=candidate.found_latency,
         seconds=time.perf_counter() - start,
     )
+
+
+@dataclass(frozen=True)
+class TrainingEvaluator:
+    """Evaluates networks by training them, as `evaluate` does."""
+
+    setting: Setting
+
+    def __call__(self, arch: Architecture, on_epoch: OnEpoch, stops: Stops) -> Evaluation:
+        return evaluate(arch, self.setting, on_epoch, stops)
+
+    def static_values(self, arch: Architecture) -> dict[str, float]:
+        """The objectives that are known without building the network, as evaluating finds them.
+
+        Raises RuntimeError or ValueError where it cannot be counted.
+        """
+        sketch = Sketch(arch, self.setting.counter.count(arch))
+        rows = (row for row in self.setting.needed() if row.cost == Cost.STATIC)
+        return {row.name: row.measure(sketch) for row in rows}
 
 
 def _violations(

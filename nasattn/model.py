@@ -37,11 +37,8 @@ class Network(nn.Module):
             build_stage(chs, stage, act=arch.act, strength=strength)
             for (chs, stage), strength in zip(arch.with_in_chs(), strengths(arch), strict=True)
         )
-        last = arch.stages[-1].width
         self.norm = build_last_norm(arch)
-        self.conv = (
-            conv_bn(last, arch.out_chs, 1, act=arch.act) if arch.head.conv_width else nn.Identity()
-        )
+        self.conv = build_last_conv(arch)
         self.strides = tuple(arch.strides)
         self.feature_chs = {stride: arch.stages[i].width for stride, i in arch.strides.items()}
         self._last_stages = tuple(arch.strides.values())
@@ -126,16 +123,31 @@ def build_last_norm(arch: Architecture) -> nn.Module:
     return nn.Sequential(nn.BatchNorm2d(last.width), ACTIVATIONS[arch.act]())
 
 
+def build_last_conv(arch: Architecture) -> nn.Module:
+    """The head's convolution, if it has one: (N, C, H, W) -> (N, out_chs, H, W)."""
+    if not arch.head.conv_width:
+        return nn.Identity()
+    return conv_bn(arch.stages[-1].width, arch.out_chs, 1, act=arch.act)
+
+
 def build_fusion(arch: Architecture) -> nn.Module | None:
     """The fusion of the maps after `arch.fusion_stages` with the final one, if there is one."""
     if arch.fusion.kind == "none":
         return None
-    chs = [arch.stages[i].width for i in arch.fusion_stages]
-    strides = [prod(stage.stride for stage in arch.stages[i + 1 :]) for i in arch.fusion_stages]
+    lows = fused_maps(arch)
     if arch.fusion.kind == "multi_scale":
-        return MultiScaleFusion(chs, strides, arch.out_chs, arch.fusion.attention)
-    terms = arch.fusion.terms
-    return AdaptiveFeatureFusion(chs[0], arch.out_chs, stride=strides[0], terms=terms)
+        widths, strides = [chs for chs, _ in lows], [stride for _, stride in lows]
+        return MultiScaleFusion(widths, strides, arch.out_chs, arch.fusion.attention)
+    ((width, stride),) = lows
+    return AdaptiveFeatureFusion(width, arch.out_chs, stride=stride, terms=arch.fusion.terms)
+
+
+def fused_maps(arch: Architecture) -> list[tuple[int, int]]:
+    """(channels, stride from there to the final map) of each map after `arch.fusion_stages`."""
+    return [
+        (arch.stages[i].width, prod(stage.stride for stage in arch.stages[i + 1 :]))
+        for i in arch.fusion_stages
+    ]
 
 
 def build_pooling(head: HeadSpec) -> nn.Module:

@@ -5,13 +5,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from nasattn.errors import StudyError, UnknownNameError
-
-if TYPE_CHECKING:
-    from nasattn.evaluate import Candidate
-
 
 Direction = Literal["minimize", "maximize"]
 
@@ -31,7 +27,7 @@ class Objective:
     name: str
     direction: Direction
     cost: Cost
-    measure: Callable[["Candidate"], float]
+    measure: Callable[[Any], float]  # of evaluate's Candidate; a static one of its Sketch, too
     unit: str  # of a value times `scale`, for people
     scale: float = 1.0
     digits: int = 2

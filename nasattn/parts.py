@@ -16,7 +16,7 @@ from pydantic import (
 from nasattn.attention.table import ATTENTIONS, all_options, get_kind
 from nasattn.blocks.table import BLOCKS, BlockKind
 from nasattn.errors import UnknownNameError, shown
-from nasattn.spec import Spec
+from nasattn.spec import Spec, fields_of
 
 
 def _known_block(name: str) -> str:
@@ -58,14 +58,16 @@ class Part(Spec):
     def _drop_meaningless(cls, node: Any) -> Any:
         if not isinstance(node, Mapping):
             return node
-        return {k: v for k, v in node.items() if k not in cls.model_fields or cls.means(node, k)}
+        fields = fields_of(cls)
+        return {k: v for k, v in node.items() if k not in fields or cls.means(node, k)}
 
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_text_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
         """`means` reads the plain data, to which "false" and "0" say yes."""
-        wanted = NUMBERS.get(cls.model_fields[info.field_name or ""].annotation)
-        if wanted and isinstance(value, str):
+        if not isinstance(value, str):
+            return value
+        if wanted := NUMBERS.get(fields_of(cls)[info.field_name or ""].annotation):
             raise ValueError(f"must be {wanted}, is the text {shown(value)}")
         return value
 
@@ -82,22 +84,23 @@ class BareAttention(Part):
         kind = node.get("kind", "none")
         if field == "kind" or kind == "none":
             return field == "kind"
-        return field in cls.model_fields or field in get_kind(kind).options.model_fields
+        return field in fields_of(cls) or field in fields_of(get_kind(kind).options)
 
     @model_validator(mode="before")
     @classmethod
     def _check_options(cls, node: Any) -> Any:
         if not isinstance(node, Mapping):
             return node
-        kind = node.get("kind", "none")
+        kind, own = node.get("kind", "none"), fields_of(cls)
         if kind == "none":
-            known = [*cls.model_fields, *all_options(node.keys() - cls.model_fields.keys())]
-            for name in node.keys() - set(known):
-                raise UnknownNameError("attention option", name, known)
+            if others := node.keys() - own.keys():
+                known = [*own, *all_options(others)]
+                for name in others - set(known):
+                    raise UnknownNameError("attention option", name, known)
             return {"kind": kind}
         row = get_kind(kind)
-        fields = {k: v for k, v in node.items() if k in cls.model_fields}
-        options = {k: v for k, v in node.items() if k not in cls.model_fields}
+        fields = {k: v for k, v in node.items() if k in own}
+        options = {k: v for k, v in node.items() if k not in own}
         return fields | row.normalise(options, f"attention {kind!r}")
 
     @property

@@ -7,7 +7,7 @@ from nasattn.arch import Architecture, parse_architecture
 from nasattn.attention.table import ATTENTIONS, all_options
 from nasattn.errors import ArchitectureError, hint
 from nasattn.parts import BareAttention, Part
-from nasattn.spec import spec_in
+from nasattn.spec import fields_of, spec_at
 
 
 def replace_paths(arch: Architecture, values: Mapping[str, object]) -> Architecture:
@@ -39,18 +39,18 @@ def _walk(tree: Mapping[str, Any], path: str) -> Iterator[tuple[type[Part], Any,
             continue
         if not isinstance(node, Mapping):
             raise ArchitectureError(f"no field {path!r}: {step!r} would be inside a plain value")
-        if step not in (known := known_fields(part, [step])):
+        own = step in fields_of(part)
+        if not own and step not in (known := known_fields(part, [step])):
             raise ArchitectureError(f"no field {path!r}: {step!r} is unknown; {hint(step, known)}")
         yield part, node, step
-        field = part.model_fields.get(step)
-        inner = field and spec_in(field.annotation)
+        inner = spec_at(part, step) if own else None
         part = inner if inner and issubclass(inner, Part) else part
         node = node.get(step)
 
 
 def known_fields(part: type[Part], asked: Iterable[str] = ()) -> list[str]:
     """Names of a part's fields in their order; for attention, the options of every kind too."""
-    fields = list(part.model_fields)
+    fields = list(fields_of(part))
     if issubclass(part, BareAttention):
         fields += all_options(set(asked) - set(fields))
     return fields
@@ -73,8 +73,9 @@ def default_of(arch: Architecture, path: str) -> Any:
     part: Any = get_path(arch, parent) if parent else arch
     if part is None:
         return None
-    if field in type(part).model_fields:
-        return type(part).model_fields[field].default
+    cls: type[Part] = type(part)
+    if field in fields_of(cls):
+        return fields_of(cls)[field].default
     return None if part.kind == "none" else ATTENTIONS[part.kind].defaults.get(field)
 
 
@@ -86,7 +87,7 @@ def get_path(arch: Architecture, path: str) -> Any:
             if int(step) >= len(value):
                 return None
             value = value[int(step)]
-        elif isinstance(value, BareAttention) and step not in type(value).model_fields:
+        elif isinstance(value, BareAttention) and step not in fields_of(type(value)):
             value = value.options.get(step)
         else:
             value = getattr(value, step)
@@ -100,6 +101,6 @@ def set_path(tree: dict[str, Any], path: str, value: object) -> None:
     """
     *_, (part, node, field) = _walk(tree, path)
     if issubclass(part, BareAttention) and field == "kind" and node[field] != value:
-        for option in node.keys() - part.model_fields.keys():
+        for option in node.keys() - fields_of(part).keys():
             del node[option]
     node[field] = value

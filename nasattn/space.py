@@ -78,6 +78,11 @@ class SpaceOutline(Spec):
                     found.append(Parameter(name, left, distribution))
         return tuple(sorted(found, key=lambda p: path_order(tree, p.paths[0])))
 
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The names of the parameters."""
+        return frozenset(p.name for p in self.free)
+
 
 class SearchSpace(SpaceOutline):
     """A set of networks: `template` with the fields at dotted paths left free.
@@ -103,7 +108,7 @@ class SearchSpace(SpaceOutline):
 
         Raises SpaceError for a name or value outside the space and for one that is missing.
         """
-        for name in params.keys() - {p.name for p in self.free}:
+        for name in params.keys() - self.names:
             raise SpaceError(f"space {self.name!r}: no parameter {name!r}")
 
         def given(parameter: Parameter, paths: Sequence[str]) -> Any:
@@ -115,6 +120,10 @@ class SearchSpace(SpaceOutline):
             return value
 
         return self._build(given)[1]
+
+    def settle(self, params: Mapping[str, Any]) -> Params:
+        """Of values for all parameters, those that mean something beside the others, in order."""
+        return self._walk(lambda parameter, _: params[parameter.name])[0]
 
     def encode(self, arch: Architecture, name: str = "architecture") -> Params:
         """The params that decode to `arch`; raises SpaceError saying what lies outside."""
@@ -161,6 +170,11 @@ class SearchSpace(SpaceOutline):
         raise SpaceError(f"space {self.name!r}: none of {N_TRIES} sampled networks can be built")
 
     def _build(self, choose: Callable[[Parameter, list[str]], Any]) -> tuple[Params, Architecture]:
+        """The params that are chosen, and their network."""
+        params, tree = self._walk(choose)
+        return params, parse_architecture(tree, f"space {self.name!r}")
+
+    def _walk(self, choose: Callable[[Parameter, list[str]], Any]) -> tuple[Params, dict[str, Any]]:
         """Walk the parameters in order, choosing a value for each that means something.
 
         `choose` is given the parameter and those of its fields that mean something so far.
@@ -174,7 +188,7 @@ class SearchSpace(SpaceOutline):
             params[parameter.name] = choose(parameter, active)
             for path in active:
                 set_path(tree, path, params[parameter.name])
-        return params, parse_architecture(tree, f"space {self.name!r}")
+        return params, tree
 
 
 def load_space(name: str) -> SearchSpace:

@@ -1,11 +1,14 @@
 """Typed, frozen values from plain data: the base of every specification, and its clear errors."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, NoReturn, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from nasattn.errors import NasattnError, hint, shown
@@ -113,9 +116,21 @@ def _explain(cls: type[Spec], first: ErrorDetails) -> str:
 def _fields_at(cls: type[Spec], loc: tuple[int | str, ...]) -> list[str]:
     """Field names of the Spec that a pydantic error location leads to from `cls`."""
     for part in loc:
-        if isinstance(part, str) and part in cls.model_fields:
-            cls = spec_in(cls.model_fields[part].annotation) or cls
-    return [info.alias or name for name, info in cls.model_fields.items()]
+        if isinstance(part, str) and part in fields_of(cls):
+            cls = spec_at(cls, part) or cls
+    return [info.alias or name for name, info in fields_of(cls).items()]
+
+
+@cache
+def fields_of(cls: type[Spec]) -> Mapping[str, FieldInfo]:
+    """The fields of a Spec; pydantic's own property takes long for what is asked so often."""
+    return MappingProxyType(cls.model_fields)
+
+
+@cache
+def spec_at(cls: type[Spec], field: str) -> type[Spec] | None:
+    """The Spec class inside the annotation of a field, if there is one."""
+    return spec_in(fields_of(cls)[field].annotation)
 
 
 def spec_in(annotation: Any) -> type[Spec] | None:

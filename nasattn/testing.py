@@ -22,7 +22,7 @@ from nasattn.baselines import get_baseline
 from nasattn.cost import count_cost
 from nasattn.data import ImageData, Split
 from nasattn.errors import PluginError
-from nasattn.evaluate import Evaluation
+from nasattn.evaluate import Evaluation, OnEpoch, Stops
 from nasattn.model import build_model
 from nasattn.space import SearchSpace
 from nasattn.train.loop import Epoch
@@ -128,29 +128,53 @@ class FakeEvaluator:
     """Evaluates networks in no time by a made-up but sensible law; counts what it was asked for.
 
     top1 grows with multiply-adds and with attention, each less and less; equal networks get equal
-    values. `fail` and `infeasible` name arch_ids that end so.
+    values. `fail` and `infeasible` name arch_ids that end so; `n_epochs` are in a curve, which a
+    search may stop. `before` is called with each network first, and may raise.
     """
 
-    def __init__(self, fail: Collection[str] = (), infeasible: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        fail: Collection[str] = (),
+        infeasible: Collection[str] = (),
+        n_epochs: int = 1,
+        before: Callable[[Architecture], object] = lambda arch: None,
+    ) -> None:
         self.fail = fail
         self.infeasible = infeasible
+        self.n_epochs = n_epochs
+        self.before = before
         self.evaluated: list[str] = []
 
-    def __call__(
-        self, arch: Architecture, on_epoch: Callable[[Epoch], None] = lambda epoch: None
-    ) -> Evaluation:
-        self.evaluated.append(arch.arch_id)
+    def static_values(self, arch: Architecture) -> dict[str, float]:
         macs = float(sum(s.depth * s.width**2 * s.expansion for s in arch.stages))
-        values = {"macs": macs, "params": macs / 10, "latency_ms": macs**0.5}
+        return {"macs": macs, "params": macs / 10}
+
+    def __call__(
+        self,
+        arch: Architecture,
+        on_epoch: OnEpoch = lambda epoch: None,
+        stops: Stops = lambda curve, values: False,
+    ) -> Evaluation:
+        self.before(arch)
+        self.evaluated.append(arch.arch_id)
+        values = self.static_values(arch)
+        macs = values["macs"]
+        values["latency_ms"] = macs**0.5
         if arch.arch_id in self.fail:
             return Evaluation("failed", reason="out of memory")
         if arch.arch_id in self.infeasible:
             return Evaluation("infeasible", values, {"macs<=0": macs}, "breaks macs<=0")
         n_attention = sum(s.attention.kind != "none" for s in arch.stages)
         top1 = 1 - 1 / (1 + macs / 1e4) - 0.1 / (1 + n_attention)
-        epoch = Epoch(1, loss=1 - top1, top1=top1, seconds=0.0)
-        on_epoch(epoch)
-        return Evaluation("complete", values | {"top1": top1}, curve=(epoch,))
+        curve: list[Epoch] = []
+        for number in range(1, self.n_epochs + 1):
+            reached = top1 * number / self.n_epochs
+            curve.append(Epoch(number, loss=1 - reached, top1=reached, seconds=0.0))
+            on_epoch(curve[-1])
+            if number < self.n_epochs and stops(curve, values):
+                reason = f"stopped after epoch {number} of {self.n_epochs}"
+                return Evaluation("stopped", values, reason=reason, curve=tuple(curve))
+        return Evaluation("complete", values | {"top1": top1}, curve=tuple(curve))
 
 
 def _inputs(channels: Sequence[int]) -> Iterator[tuple[Tensor, str]]:

@@ -72,16 +72,20 @@ def test_a_search_ends_in_a_front_and_the_next_command(
 ) -> None:
     assert nasattn(monkeypatch, *TINY, "--trials", "3") == 0
     out = capsys.readouterr().out
-    assert "study tiny-digits: 3 networks of space tiny.yaml, seed 0, sampler tpe" in out
+    assert "study tiny-digits: 3 networks of space tiny.yaml, seed 0, sampler cost_aware" in out
     assert "data digits: 64 train, " in out
     assert [f"{i}/3" in out for i in (1, 2, 3)] == [True] * 3
     assert "tiny-digits: the Pareto front" in out
-    assert "nearer ranks are ties" in out
+    assert "the best 3 networks again, over 3 fresh seeds (9 trainings to do)" in out
+    assert "mean over 3 fresh seeds on 145 val-select pictures" in out
+    assert "P(front)" in out
     assert out.rstrip().endswith("look at it: nasattn dashboard")
     rows = list(csv.DictReader(Path("runs/tiny-digits/front.csv").read_text().splitlines()))
     front = json.loads(Path("runs/tiny-digits/front.json").read_text())
     assert [row["network"] for row in rows] == [row["network"] for row in front["rows"]]
     assert 0 <= float(rows[0]["top1"]) <= 1
+    assert {row["n_seeds"] for row in rows} == {"3"}
+    assert all(0 <= float(row["p_front"]) <= 1 for row in rows)
     table = out[out.index("the Pareto front") : out.index("written:")]
     assert max(map(len, table.splitlines())) <= 80
     # A network of the front is shown for the pictures that it was searched for.
@@ -90,7 +94,43 @@ def test_a_search_ends_in_a_front_and_the_next_command(
     assert "at 8x8, 10 classes" in capsys.readouterr().out
     # What is done is not done again.
     assert nasattn(monkeypatch, *TINY, "--trials", "3") == 0
-    assert "has 3 trials already; --trials 15 for more" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "has 3 trials already; --trials 15 for more" in out
+    assert "again, over" not in out
+
+
+def test_without_fresh_seeds_the_front_says_what_it_rests_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nasattn(monkeypatch, *TINY, "--trials", "2", "--seeds", "0") == 0
+    out = capsys.readouterr().out
+    assert "nearer ranks are ties" in out
+    assert "P(front)" not in out
+    # Asked for later, they come in; of two finalists the best alone.
+    assert nasattn(monkeypatch, *TINY, "--trials", "2", "--seeds", "1", "--finalists", "1") == 0
+    out = capsys.readouterr().out
+    assert "the best network again, over 1 fresh seed (1 training to do)" in out
+    assert "--finalists 2 to have" in out or "1 network more" not in out
+
+
+def test_control_gives_random_search_the_same_budget(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*TINY, "--objective", "top1", "--objective", "macs", "--seeds", "0", "--control"]
+    assert nasattn(monkeypatch, *arguments, "--trials", "3") == 0
+    out = capsys.readouterr().out
+    assert "random search, in study tiny-digits-control" in out
+    assert "times that of random search (3 and 3 networks;" in out
+    control = json.loads(Path("runs/tiny-digits/front.json").read_text())["control"]
+    assert control["n_random"] == 3
+    assert 0 < control["random"] < 1.22
+
+
+def test_early_stopping_is_in_the_plan(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nasattn(monkeypatch, *TINY, "--trials", "1", "--seeds", "0", "--early-stop", "rank") == 0
+    assert "1 thread, early stopping by rank" in capsys.readouterr().out
 
 
 def test_a_folder_of_pictures_with_limits_and_other_objectives(
@@ -116,8 +156,11 @@ def test_limits_that_nothing_keeps_end_early(
     monkeypatch.setattr("nasattn.search.run.MAX_FREE_TRIALS", 3)
     assert nasattn(monkeypatch, *TINY, "--trials", "2", "--constraint", "macs<=1") == 0
     out = capsys.readouterr().out
-    assert "ended early: nothing new was proposed that keeps to the limits" in out
+    assert "exhausted: every network that keeps to the limits was tried" in out
     assert "no network finished yet" in out
+    arguments = ["--name", "other", "--sampler", "random", "--constraint", "macs<=1"]
+    assert nasattn(monkeypatch, *TINY, "--trials", "2", *arguments) == 0
+    assert "ended early: nothing new was proposed" in capsys.readouterr().out
 
 
 def test_results_come_out_of_a_terminal_without_stars() -> None:
@@ -171,7 +214,10 @@ def test_a_place_that_cannot_be_written_is_found_before_training(
         (["search", "--constraint", "flops<=1"], "unknown objective 'flops'"),
         (["search", "--constraint", "macs"], "must be like 'macs<=120e6'"),
         (["search", "--objective", "speed"], "unknown objective 'speed'"),
-        (["search", "--sampler", "best"], "unknown sampler 'best'; known: nsga2, random, tpe"),
+        (["search", "--sampler", "best"], "unknown sampler 'best'; known: cost_aware, nsga2, "),
+        (["search", "--early-stop", "asha"], "unknown early stopping rule 'asha'; known: none, r"),
+        (["search", "--seeds", "-1"], "n_seeds: must be greater than or equal to 0, is -1"),
+        (["search", "--finalists", "0"], "finalists: must be greater than or equal to 1, is 0"),
         (["search", "--device", "abacus"], "device 'abacus': cannot be used here"),
         (["search", "--storage", "garbage.db"], "must be a database URL"),
         (["search", "--storage", "sqlite:///garbage.db"], "not a database"),

@@ -12,7 +12,6 @@ from optuna.trial import TrialState
 
 from nasattn.search.early_stop import (
     EARLY_STOP,
-    Floats,
     NeverStop,
     RankStop,
     Training,
@@ -21,6 +20,7 @@ from nasattn.search.early_stop import (
     rank_stop,
     read_training,
 )
+from nasattn.search.fronts import Floats
 
 EPOCHS, RUNG = 10, 5
 RULE = RankStop(EPOCHS, (RUNG,), reduction=math.inf, margin=0.0)  # no share is spared

@@ -1,9 +1,9 @@
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import optuna
@@ -12,8 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nasattn.arch import Architecture
 from nasattn.errors import StudyError, UnknownNameError
-from nasattn.evaluate import Evaluation
-from nasattn.search.run import counts, is_new, run_search
+from nasattn.search.history import named_constraints
+from nasattn.search.run import Evaluator, counts, is_new, run_search, state_of
 from nasattn.search.samplers import SAMPLERS
 from nasattn.search.spec import StudySpec, load_study_spec
 from nasattn.search.storage import artifact_dir, check_storage, open_storage, open_study
@@ -43,11 +43,22 @@ FEW = SearchSpace.model_validate(  # six networks
         "parameters": {"stages.0.width": [8, 16, 24], "stages.0.kernel": [3, 5]},
     }
 )
+VARIED = SearchSpace.model_validate(  # some of its networks beat dearer ones
+    {
+        "name": "varied",
+        "template": {"stem": {"width": 8}, "stages": [{"depth": 1, "width": 8}] * 3},
+        "parameters": {
+            "stages.width": {"type": "int", "low": 32, "high": 64, "step": 2},
+            "stages.attention.kind": ["none", "se"],
+        },
+    }
+)
 DIRECTIONS = {"top1": "maximize", "macs": "minimize"}
 
 
-TPE_QUICK = [
-    name if name == "tpe" else pytest.param(name, marks=pytest.mark.slow) for name in SAMPLERS
+QUICK = ("cost_aware", "tpe")
+SOME_QUICK = [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SAMPLERS
 ]
 
 
@@ -75,13 +86,13 @@ class Search:
         self.space = space
         self.spec = StudySpec(objectives=("top1", "macs"), resolution=16, **settings)
         self.watcher = Quiet()
-        self.finished = False
+        self.ending = ""
 
-    def __call__(self, evaluate: Callable[..., Evaluation], n_trials: int) -> list[FrozenTrial]:
+    def __call__(self, evaluate: Evaluator, n_trials: int) -> list[FrozenTrial]:
         spec = self.spec.model_copy(update={"n_trials": n_trials})
         settings = spec.settings(self.space, "tiny", "hash")
         with open_study(self.url, "s", DIRECTIONS, settings) as study:  # type: ignore[arg-type]
-            self.finished = run_search(
+            self.ending = run_search(
                 study,
                 spec,
                 self.space,
@@ -94,6 +105,10 @@ class Search:
 
     def trials(self) -> list[FrozenTrial]:
         return optuna.load_study(study_name="s", storage=self.url).get_trials(deepcopy=False)
+
+
+def a_bug(arch: Architecture) -> None:
+    raise KeyError("a bug")
 
 
 def sequence(trials: list[FrozenTrial]) -> list[Any]:
@@ -110,7 +125,7 @@ def test_baselines_run_first_and_the_budget_is_kept(tmp_path: Path) -> None:
         None,
     ]
     assert sum(map(counts, trials)) == 8 == len(fake.evaluated)
-    assert search.finished
+    assert search.ending == "budget"
     assert search.watcher.spent == list(range(1, 9))
 
 
@@ -127,7 +142,7 @@ def test_every_trial_says_what_it_was(tmp_path: Path) -> None:
     assert any(text.startswith("epoch,loss,top1,seconds\n1,") for text in files)
 
 
-@pytest.mark.parametrize("sampler", TPE_QUICK)
+@pytest.mark.parametrize("sampler", SOME_QUICK)
 def test_no_network_is_evaluated_twice_and_an_exhausted_space_ends_the_search(
     tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,8 +150,12 @@ def test_no_network_is_evaluated_twice_and_an_exhausted_space_ends_the_search(
     search, fake = Search(tmp_path, FEW, sampler=sampler), FakeEvaluator()
     trials = search(fake, 50)
     assert sorted(fake.evaluated) == sorted(set(fake.evaluated))
-    assert not search.finished
-    assert [is_new(t) for t in trials[-30:]] == [False] * 30
+    if sampler == "cost_aware":  # it knows that none is left
+        assert search.ending == "exhausted"
+        assert [is_new(t) for t in trials] == [True] * 6 + [False]
+    else:
+        assert search.ending == "in vain"
+        assert [is_new(t) for t in trials[-30:]] == [False] * 30
     again = trials[-1]
     first = trials[again.user_attrs["duplicate_of"]]
     assert (again.values, again.state) == (first.values, first.state)
@@ -165,7 +184,7 @@ def test_an_infeasible_network_is_recorded_and_does_not_count(tmp_path: Path) ->
     assert sum(map(counts, trials)) == 4
 
 
-@pytest.mark.parametrize("sampler", TPE_QUICK)
+@pytest.mark.parametrize("sampler", SOME_QUICK)
 def test_a_search_in_pieces_is_the_search_in_one_go(tmp_path: Path, sampler: str) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -182,13 +201,14 @@ def test_an_interrupted_trial_goes_back_in_the_queue_and_is_redone(tmp_path: Pat
     whole = Search(tmp_path / "a")(FakeEvaluator(), 14)
     search, fake = Search(tmp_path / "b"), FakeEvaluator()
 
-    def stops(arch: Architecture, on_epoch: Callable[[Epoch], None]) -> Evaluation:
+    def interrupt(arch: Architecture) -> None:
         if len(fake.evaluated) == 12:
             raise KeyboardInterrupt
-        return fake(arch, on_epoch)
 
+    fake.before = interrupt
     with pytest.raises(KeyboardInterrupt):
-        search(stops, 14)
+        search(fake, 14)
+    fake.before = lambda arch: None
     assert [t.state for t in search.trials()[-1:]] == [TrialState.WAITING]
     assert sequence(search(fake, 14)) == sequence(whole)
     assert len(fake.evaluated) == 14
@@ -200,13 +220,12 @@ from pathlib import Path
 from tests.test_search import Search
 from nasattn.testing import FakeEvaluator
 
-class Killer(FakeEvaluator):
-    def __call__(self, arch, on_epoch):
-        if len(self.evaluated) == int(sys.argv[2]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().__call__(arch, on_epoch)
+def kill(arch):
+    if len(fake.evaluated) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
 
-Search(Path(sys.argv[1]))(Killer(), 14)
+fake = FakeEvaluator(before=kill)
+Search(Path(sys.argv[1]))(fake, 14)
 """
 
 
@@ -225,6 +244,71 @@ def test_kill_9_in_mid_trial_loses_nothing(tmp_path: Path) -> None:
     fake = FakeEvaluator()
     assert sequence(search(fake, 14)) == sequence(whole)
     assert len(fake.evaluated) == 10
+
+
+def test_no_network_that_breaks_a_static_limit_is_proposed(tmp_path: Path) -> None:
+    macs = [FakeEvaluator().static_values(LADDER.decode(p))["macs"] for p in some_params(40)]
+    limit = sorted(macs)[20]
+    search = Search(tmp_path, constraints=(f"macs<={limit}",), sampler="cost_aware")
+    trials = search(FakeEvaluator(), 12)
+    proposed = [t for t in trials if "baseline" not in t.user_attrs]
+    assert len(proposed) >= 10
+    assert all(t.user_attrs["values"]["macs"] <= limit for t in proposed)
+
+
+def test_queued_networks_are_tried_by_every_sampler(tmp_path: Path) -> None:
+    search = Search(tmp_path)
+    search(FakeEvaluator(), 3)
+    params = some_params(1)[0]
+    optuna.load_study(study_name="s", storage=search.url).enqueue_trial(params)
+    assert search(FakeEvaluator(), 4)[3].params == params
+
+
+def some_params(n: int) -> list[dict[str, Any]]:
+    rng = Random(0)
+    return [LADDER.sample(rng) for _ in range(n)]
+
+
+def test_a_stopped_network_counts_and_keeps_its_curve(tmp_path: Path) -> None:
+    recipe = {"name": "quick", "epochs": 12}
+    search = Search(tmp_path, VARIED, sampler="random", early_stop="rank", recipe=recipe)
+    trials = search(FakeEvaluator(n_epochs=12), 40)
+    stopped = [t for t in trials if state_of(t) == "stopped"]
+    assert stopped
+    assert sum(map(counts, trials)) == 40
+    for trial in stopped:
+        attributes = trial.user_attrs
+        assert trial.state == TrialState.PRUNED
+        assert len(attributes["curve"]) == attributes["stopped_after"] < 12
+        assert attributes["reason"] == f"stopped after epoch {attributes['stopped_after']} of 12"
+        assert "top1" not in attributes["values"]
+        assert attributes["values"]["macs"] > 0
+
+
+def test_early_stopping_in_pieces_is_that_in_one_go(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    settings: dict[str, Any] = {
+        "sampler": "random",
+        "early_stop": "rank",
+        "recipe": {"name": "quick", "epochs": 12},
+    }
+    whole = Search(tmp_path / "a", VARIED, **settings)(FakeEvaluator(n_epochs=12), 30)
+    pieces = Search(tmp_path / "b", VARIED, **settings)
+    for n in (7, 19, 30):
+        trials = pieces(FakeEvaluator(n_epochs=12), n)
+    assert sequence(trials) == sequence(whole)
+    assert any(state_of(t) == "stopped" for t in trials)
+
+
+def test_limits_are_written_for_the_dashboard_too(tmp_path: Path) -> None:
+    search, fake = Search(tmp_path), FakeEvaluator()
+    arch_id = search(fake, 1)[0].user_attrs["arch_id"]
+    other = tmp_path / "other"
+    other.mkdir()
+    trial = Search(other)(FakeEvaluator(infeasible={arch_id}), 1)[0]
+    assert trial.system_attrs["constraints"] == [trial.constraints["macs<=0"]]
+    assert named_constraints(trial) == {"macs<=0": trial.constraints["macs<=0"]}
 
 
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
@@ -267,12 +351,9 @@ def test_a_trial_killed_while_it_was_proposed_is_proposed_again(tmp_path: Path) 
 
 
 def test_a_bug_is_shown_once_and_does_not_block_the_study(tmp_path: Path) -> None:
-    def broken(arch: Architecture, on_epoch: Callable[[Epoch], None]) -> Evaluation:
-        raise KeyError("a bug")
-
     search = Search(tmp_path)
     with pytest.raises(KeyError, match="a bug"):
-        search(broken, 3)
+        search(FakeEvaluator(before=a_bug), 3)
     assert search.trials()[0].user_attrs["reason"] == "bug: KeyError('a bug')"
     assert [t.state for t in search(FakeEvaluator(), 3)[:2]] == [
         TrialState.FAIL,
@@ -363,12 +444,11 @@ def test_a_password_is_not_shown() -> None:
 def test_only_one_process_writes_to_a_storage(tmp_path: Path) -> None:
     search = Search(tmp_path)
 
-    def second(arch: Architecture, on_epoch: Callable[[Epoch], None]) -> Evaluation:
+    def second(arch: Architecture) -> None:
         with pytest.raises(StudyError, match="another process is writing to it"):
             Search(tmp_path)(FakeEvaluator(), 1)
-        return FakeEvaluator()(arch, on_epoch)
 
-    assert counts(search(second, 1)[0])
+    assert counts(search(FakeEvaluator(before=second), 1)[0])
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,15 @@ def test_parameters_that_mean_nothing_are_not_looked_at() -> None:
     assert "stages.0.attention.groups" not in small().encode(small().decode(params))
 
 
+@given(st.sampled_from(sorted(SPACES)), st.integers(0, 2**32))
+@settings(max_examples=20, deadline=None)
+def test_settle_of_any_values_is_what_decode_looks_at(name: str, seed: int) -> None:
+    space, rng = SPACES[name], Random(seed)
+    params = space.sample(rng)
+    idle = {p.name: rng.choice(p.distribution.values()) for p in space.free}
+    assert list(space.settle(idle | params).items()) == list(params.items())
+
+
 def test_the_more_exact_path_wins() -> None:
     space = small(parameters={"stages.kernel": [3, 5], "stages.1.kernel": [7]})
     assert [(p.name, p.distribution.values()) for p in space.free] == [
@@ -317,6 +326,8 @@ def test_a_space_may_hold_choices_that_do_not_go_together() -> None:
     }
     with pytest.raises(ArchitectureError, match="groups: 8 does not divide the 12 channels"):
         space.decode(bad)
+    idle = {"stages.1.attention.placement": "before_add", "stages.1.attention.groups": 1}
+    assert space.settle(idle | bad) == bad
 
 
 def family_networks() -> list[tuple[str, str]]:

@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,12 @@ from nasattn.errors import StudyError
 from nasattn.evaluate import Evaluation
 from nasattn.objectives import get_objective, parse_constraint
 from nasattn.search.look_up import TableEvaluator, search_table
-from nasattn.search.run import counts, run_search
+from nasattn.search.run import Evaluator, counts, run_search
 from nasattn.search.spec import StudySpec
 from nasattn.search.storage import artifact_dir, open_study
 from nasattn.search.table import Table, read_table
 from nasattn.space import SearchSpace, load_space
-from nasattn.train.loop import Epoch
+from nasattn.testing import FakeEvaluator
 from tests.command import assert_refused, nasattn
 from tests.nas_bench_macro import write_table
 from tests.test_search import Quiet, sequence
@@ -279,7 +278,7 @@ class Search:
         self.space = tiny()
         self.spec = StudySpec(objectives=("top1", "macs"), sampler=sampler)
         self.watcher = Quiet()
-        self.evaluate: Callable[..., Evaluation] = TableEvaluator(table(), (TOP1, MACS))
+        self.evaluate: Evaluator = TableEvaluator(table(), (TOP1, MACS))
         self.search = search_table
 
     def __call__(self, n_trials: int) -> list[FrozenTrial]:
@@ -361,11 +360,11 @@ def test_kill_9_loses_the_trial_that_ran_and_no_other() -> None:
 
 
 def test_a_bug_is_shown_once_and_does_not_block_the_study() -> None:
-    def broken(arch: Architecture, on_epoch: Callable[[Epoch], None]) -> Evaluation:
+    def broken(arch: Architecture) -> None:
         raise KeyError("a bug")
 
     search = Search("a")
-    looked_up, search.evaluate = search.evaluate, broken
+    looked_up, search.evaluate = search.evaluate, FakeEvaluator(before=broken)
     with pytest.raises(KeyError, match="a bug"):
         search(3)
     assert search.trials()[0].user_attrs["reason"] == "bug: KeyError('a bug')"
@@ -511,7 +510,7 @@ def test_settings_of_a_training_are_what_they_were() -> None:
     training = StudySpec().settings(tiny(), "digits", "hash")
     assert training.keys() == {
         *("space", "data", "data_hash", "resolution", "recipe"),
-        *("sampler", "seed", "objectives", "constraints", "device"),
+        *("sampler", "early_stop", "seed", "objectives", "constraints", "device"),
     }
 
 

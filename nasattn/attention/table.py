@@ -3,13 +3,15 @@
 import importlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, create_model
 
 from nasattn.attention.widths import hidden_width
 from nasattn.errors import ArchitectureError, UnknownAttentionError
-from nasattn.spec import Spec, parse
+from nasattn.spec import Spec, fields_of, parse
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,10 +38,10 @@ class AttentionKind:
             exclude_defaults=True
         )
 
-    @property
-    def defaults(self) -> dict[str, Any]:
+    @cached_property
+    def defaults(self) -> Mapping[str, Any]:
         """Every option at its default."""
-        return self.options().model_dump()
+        return MappingProxyType(self.options().model_dump())
 
     def idle(self, options: Mapping[str, Any], widths: Collection[int]) -> set[str]:
         """The options that build the same modules behind these widths as their default would.
@@ -204,7 +206,7 @@ def all_options(asked: Iterable[str] = ()) -> list[str]:
 
 
 def _option_names() -> list[str]:
-    return list(dict.fromkeys(o for row in ATTENTIONS.values() for o in row.options.model_fields))
+    return list(dict.fromkeys(o for row in ATTENTIONS.values() for o in fields_of(row.options)))
 
 
 def build_attention(kind: str, channels: int, **options: object) -> "nn.Module":

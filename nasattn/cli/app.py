@@ -93,8 +93,22 @@ def search(
         str | None,
         name_of("train, or table:FILE (.csv, .parquet), where networks are looked up. [train]"),
     ] = None,
-    sampler: Annotated[str | None, name_of("tpe, nsga2 or random. [tpe]")] = None,
+    sampler: Annotated[
+        str | None, name_of("cost_aware, tpe, nsga2 or random. [cost_aware]")
+    ] = None,
+    early_stop: Annotated[
+        str | None, name_of("none, or rank: stop what can no longer reach the front. [none]")
+    ] = None,
     seed: Annotated[int | None, number("Seed of proposals, weights and batches. [0]")] = None,
+    seeds: Annotated[
+        int | None, number("Fresh seeds over which the best are trained again; 0: none. [3]")
+    ] = None,
+    finalists: Annotated[
+        int | None, number("How many of the best are. [TRIALS / 8, at least 6]")
+    ] = None,
+    control: Annotated[
+        bool, typer.Option("--control", help="Let random search have the same budget, too.")
+    ] = False,
     objective: Annotated[
         list[str] | None, name_of("top1, macs, params or latency_ms; repeatable.")
     ] = None,
@@ -121,7 +135,11 @@ def search(
         "resolution": resolution,
         "n_trials": trials,
         "sampler": sampler,
+        "early_stop": early_stop,
         "seed": seed,
+        "n_seeds": seeds,
+        "finalists": finalists,
+        "control": control or None,
         "objectives": objective or None,
         "constraints": constraint or None,
         "device": device,

@@ -4,32 +4,52 @@ from rich.table import Column, Table
 
 from nasattn.cli.progress import BASELINE
 from nasattn.cli.tables import add_row, name_column, number_column, table
+from nasattn.cli.words import plural
 from nasattn.objectives import OBJECTIVES
 from nasattn.report import Front, FrontRow
 from nasattn.report.front import describe
 
+LIKELY = 0.05  # chance of being on the front that makes a network worth a line below it
+
 
 def front_table(front: Front) -> Table:
-    """The front, its baselines starred; below a rule the baselines that did not reach it."""
-    names = list(dict.fromkeys([*front.objectives, "params"]))
+    """The front, its baselines starred; below a rule what did not reach it."""
+    names = list(dict.fromkeys([*front.objectives, *([] if front.is_selected else ["params"])]))
+    chances = [number_column("P(front)")] if front.is_selected else []
     made = table(
         name_column("network"),
         *(number_column(OBJECTIVES[objective].heading) for objective in names),
+        *chances,
         Column("attention", overflow="fold", min_width=10),
         Column("trial", justify="right", min_width=5),
         title=f"{front.study}: the Pareto front",
     )
     made.collapse_padding = True
     for found in (found for found in front.rows if found.on_front):
-        add_row(made, _cells(found, names))
+        add_row(made, _cells(found, names, front))
     made.add_section()
-    for found in (found for found in front.rows if not found.on_front):
-        add_row(made, _cells(found, names), style="dim")
+    for found in (found for found in front.rows if not found.on_front and is_shown(found, front)):
+        add_row(made, _cells(found, names, front), style="dim")
     return made
 
 
-def _cells(found: FrontRow, names: list[str]) -> list[str]:
+def is_shown(found: FrontRow, front: Front) -> bool:
+    """Whether a network off the front is in the table: where it may well belong there."""
+    if found.is_baseline or not front.is_selected:
+        return True
+    return found.selected is not None and (found.selected.p_front or 0) >= LIKELY
+
+
+def _cells(found: FrontRow, names: list[str], front: Front) -> list[str]:
     values = [OBJECTIVES[n].show(found.values[n]) if n in found.values else "-" for n in names]
+    again = found.selected
+    if again and "top1" in names:
+        top1 = OBJECTIVES["top1"]
+        spread = "" if again.half is None else f" ±{top1.show(again.half)}"
+        values[names.index("top1")] = top1.show(again.top1) + spread
+    if front.is_selected:
+        chance = again.p_front if again else None
+        values.append("-" if chance is None else f"{100 * chance:.0f} %")
     mark = BASELINE if found.is_baseline else " "
     trained = found.state == "complete"
     words = describe(found.architecture) if trained else f"{found.state}: {found.reason}"
@@ -43,7 +63,9 @@ def front_words(front: Front) -> str:
         behind = any(not row.on_front for row in front.rows)
         rule = " (below the rule: not on the front)" if behind else ""
         words.append(f"{BASELINE} a paper's network{rule}")
-    if "top1" in front.objectives and front.n_val:
+    if front.is_selected:
+        words += selected_words(front)
+    elif "top1" in front.objectives and front.n_val:
         margin = 100 * front.accuracy_margin()
         words.append(
             f"top1: one seed on {front.n_val:,} val-search pictures, good to ±{margin:.1f} points "
@@ -54,6 +76,44 @@ def front_words(front: Front) -> str:
             "latency_ms: eager torch, batch 1, one thread, by its ratio to mobilenet_v2 in\n"
             "the same rounds; the spread is in front.json"
         )
+    if front.size_ranks:
+        taus = ", ".join(f"{name} {tau:.2f}" for name, tau in front.size_ranks.items())
+        words.append(f"size alone ranks top1 by Kendall's tau: {taus}")
+    if control := front.control:
+        words.append(
+            f"hypervolume: {control.search / control.random:.2f} times that of random search "
+            f"({control.n_search} and {control.n_random} networks;\none search each, so chance is "
+            "part of it)"
+        )
     for network, operators in front.uncounted.items():
         words.append(f"macs of {network}: without {', '.join(operators)}, which have no rule")
     return "\n".join(words)
+
+
+def selected_words(front: Front) -> list[str]:
+    """What was trained again says, and what was not."""
+    n_runs = sorted({len(row.selected.runs) for row in front.rows if row.selected})
+    runs = (
+        plural(n_runs[-1], "fresh seed")
+        if len(n_runs) == 1
+        else f"{n_runs[0]} to {n_runs[-1]} fresh seeds"
+    )
+    n_select = front.ground.get("n_select")
+    where = f" on {n_select:,} val-select pictures" if n_select else ""
+    words = [
+        f"top1: mean over {runs}{where}, ± 95 % by their spread",
+        "P(front): chance of being on the front by it, all else as measured",
+    ]
+    hidden = [row for row in front.rows if not row.on_front and not is_shown(row, front)]
+    once = [row for row in front.rows if row.selected is None and row.state == "complete"]
+    if any(row not in hidden for row in once):
+        words.append("without ±: one seed of the search, not trained again")
+    if again := sum(row.selected is not None for row in hidden):
+        words.append(f"front.csv has {again} more of P(front) below {100 * LIKELY:.0f} %")
+    if n := sum(row in hidden for row in once):
+        all_of_them = n + sum(row.selected is not None for row in front.rows)
+        words.append(
+            f"{plural(n, 'network')} more of the search's own front: --finalists {all_of_them} to "
+            "have\nthem judged"
+        )
+    return words

@@ -17,9 +17,10 @@ from nasattn.cli.progress import ARCH_ID, BASELINE, WIDTH
 from nasattn.cli.study import note_environment
 from nasattn.cli.words import plural, printable
 from nasattn.errors import StudyError
+from nasattn.evaluate import Evaluation
 from nasattn.report import Front
 from nasattn.search.look_up import TableEvaluator, search_table
-from nasattn.search.run import is_new
+from nasattn.search.run import Ending, is_new, network_of
 from nasattn.search.spec import TRAINING, StudySpec
 from nasattn.search.table import read_table
 from nasattn.space import SearchSpace
@@ -61,7 +62,7 @@ class LookingUp:
 
     def search(
         self, study: optuna.Study, space: SearchSpace, console: Console, artifacts: Path
-    ) -> bool:
+    ) -> Ending:
         note_environment(console, study)
         with TableProgress(console, study, self.spec, space.baselines) as progress:
             return search_table(
@@ -73,6 +74,14 @@ class LookingUp:
                 artifacts=artifacts,
                 watcher=progress,
             )
+
+    def fresh_seeds(self) -> list[int]:
+        """As many as the table has other runs for."""
+        n = len(self.evaluator.table.columns.get("top1", ())) - 1
+        return [self.spec.seed + i for i in range(1, min(self.spec.n_seeds, n) + 1)]
+
+    def evaluate_again(self, trial: FrozenTrial, seed: int) -> Evaluation:
+        return replace(self.evaluator, seed=seed)(network_of(trial))
 
 
 def look_up(spec: StudySpec, space: SearchSpace, changes: Mapping[str, Any]) -> LookingUp:

@@ -3,30 +3,41 @@
 import shlex
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
 import torch
+from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from nasattn.cli.app import DEFAULT_STORAGE
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.folders import check_folder, make_folder
 from nasattn.cli.front import front_table, front_words
-from nasattn.cli.look_up import look_up
+from nasattn.cli.look_up import LookingUp, look_up
 from nasattn.cli.progress import SearchProgress
+from nasattn.cli.selection import select
 from nasattn.cli.study import prepare
 from nasattn.cli.words import plural
-from nasattn.evaluate import Setting, check_device, evaluate
+from nasattn.evaluate import Evaluation, Setting, TrainingEvaluator, check_device, evaluate
 from nasattn.library import shipped
+from nasattn.objectives import get_objective
 from nasattn.report import Front, read_front, write_front
-from nasattn.search.run import counts, run_search
+from nasattn.search.control import control_of, share_start
+from nasattn.search.run import Ending, counts, network_of, run_search
 from nasattn.search.spec import TABLE, StudySpec, load_study_spec
 from nasattn.search.storage import artifact_dir, check_storage, open_study
 from nasattn.space import SearchSpace, load_space
 
+ENDINGS: dict[Ending, str] = {
+    "budget": "",
+    "exhausted": "the space is exhausted: every network that keeps to the limits was tried",
+    "in vain": "ended early: nothing new was proposed that keeps to the limits",
+}
+STOPPING = {"none": "", "rank": ", early stopping by rank"}
 TABLE_TRIALS = 200  # of a search that trains nothing, where nothing else is said
 
 
@@ -50,17 +61,21 @@ def search_command(
     folder = out or Path("runs") / spec.folder_name
     check_folder(folder)
     check_storage(storage, spec.study_name, resume=resume)
+    way: Training | LookingUp
     way = look_up(spec, space, changes) if spec.table else train(spec, space, console, cache_dir)
     spec = way.spec
-    directions = {row.name: row.direction for row in spec.objective_rows()}
-    settings = spec.settings(space, *way.source)
-    with open_study(storage, spec.study_name, directions, settings) as opened:
+    with open_way(way, space, storage) as opened:
         make_folder(folder)
         make_folder(artifact_dir(storage))
         console.print(plan(way), style="dim", markup=False)
         status = run(opened, space, way, console, artifact_dir(storage))
-        front = read_front(opened)
-    show_front(console, front, way, folder, storage)
+    if spec.control and not status:
+        other = replace(way, spec=control_of(spec))
+        with open_way(other, space, storage) as control:
+            share_start(opened, control)
+            console.print(f"\nrandom search, in study {other.spec.study_name}", style="dim")
+            status = run(control, space, other, console, artifact_dir(storage))
+    show_front(console, read_front(opened), way, folder, storage)
     return status
 
 
@@ -89,8 +104,14 @@ class Way(Protocol):
 
     def search(
         self, study: optuna.Study, space: SearchSpace, console: Console, artifacts: Path
-    ) -> bool:
-        """Search with progress shown; False when it ended early."""
+    ) -> Ending:
+        """Search with progress shown; returns what ended it."""
+
+    def fresh_seeds(self) -> list[int]:
+        """Those over which the best are evaluated again."""
+
+    def evaluate_again(self, trial: FrozenTrial, seed: int) -> Evaluation:
+        """A network's top1 with a fresh seed."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +132,7 @@ class Training:
             f"data {data.name}: {size:,} train, {len(data.val_search):,} val-search pictures of "
             f"{data.resolution}x{data.resolution}, {len(data.classes)} classes",
             f"recipe {spec.recipe.name}, {plural(spec.recipe.epochs, 'epoch')}, {spec.device}, "
-            f"{plural(spec.threads, 'thread')}",
+            f"{plural(spec.threads, 'thread')}" + STOPPING[spec.early_stop],
         ]
 
     def words(self, front: Front) -> str:
@@ -119,7 +140,7 @@ class Training:
 
     def search(
         self, study: optuna.Study, space: SearchSpace, console: Console, artifacts: Path
-    ) -> bool:
+    ) -> Ending:
         spec, data = self.spec, self.setting.data
         setting = replace(self.setting, reference_ms=prepare(console, study, self.setting))
         facts = {
@@ -133,11 +154,21 @@ class Training:
                 study,
                 spec,
                 space,
-                lambda arch, on_epoch: evaluate(arch, setting, on_epoch),
+                TrainingEvaluator(setting),
                 facts=facts,
                 artifacts=artifacts,
                 watcher=progress,
             )
+
+    def fresh_seeds(self) -> list[int]:
+        return [self.spec.seed + i for i in range(1, self.spec.n_seeds + 1)]
+
+    def evaluate_again(self, trial: FrozenTrial, seed: int) -> Evaluation:
+        """Judged on val-select, of which the search has seen no picture."""
+        data = replace(self.setting.data, val_search=self.setting.data.val_select)
+        rows = (get_objective("top1"),)
+        setting = replace(self.setting, data=data, objectives=rows, constraints=(), seed=seed)
+        return evaluate(network_of(trial), setting)
 
 
 def train(spec: StudySpec, space: SearchSpace, console: Console, cache_dir: Path) -> Training:
@@ -149,6 +180,14 @@ def train(spec: StudySpec, space: SearchSpace, console: Console, cache_dir: Path
     spec = spec.model_copy(update={"resolution": data.resolution})
     rows = spec.objective_rows()
     return Training(spec, Setting(data, spec.recipe, rows, limits, spec.seed, spec.device))
+
+
+def open_way(way: Way, space: SearchSpace, storage: str) -> AbstractContextManager[optuna.Study]:
+    """The study of a way, for this process alone to write."""
+    directions = {row.name: row.direction for row in way.spec.objective_rows()}
+    return open_study(
+        storage, way.spec.study_name, directions, way.spec.settings(space, *way.source)
+    )
 
 
 def plan(way: Way) -> str:
@@ -168,27 +207,28 @@ def plan(way: Way) -> str:
 def run(
     study: optuna.Study, space: SearchSpace, way: Way, console: Console, artifacts: Path
 ) -> int:
-    """Search with progress shown; 130 when the user stopped it, else 0."""
+    """Search and select with progress shown; 130 when the user stopped it, else 0."""
     done = sum(map(counts, study.get_trials(deepcopy=False)))
-    if done >= way.spec.n_trials:
-        console.print(
-            f"study {way.spec.study_name!r} has {done} trials already; "
-            f"--trials {done + 12} for more",
-            markup=False,
-        )
-        return 0
-    if done:
-        console.print(f"going on after {done} trials")
     try:
-        finished = way.search(study, space, console, artifacts)
+        if done >= way.spec.n_trials:
+            console.print(
+                f"study {way.spec.study_name!r} has {done} trials already; "
+                f"--trials {done + 12} for more",
+                markup=False,
+            )
+        else:
+            if done:
+                console.print(f"going on after {done} trials")
+            ending = way.search(study, space, console, artifacts)
+            if ENDINGS[ending]:
+                console.print(ENDINGS[ending])
+        select(study, way.spec, way.evaluate_again, way.fresh_seeds(), console)
     except KeyboardInterrupt:
         command = shlex.join(["nasattn", *sys.argv[1:]])
         console.print(
             f"\nstopped, nothing is lost; to go on: {command}", markup=False, soft_wrap=True
         )
         return 130
-    if not finished:
-        console.print("ended early: nothing new was proposed that keeps to the limits")
     return 0
 
 

@@ -15,6 +15,7 @@ def prepare(console: Console, study: optuna.Study, setting: Setting) -> float | 
             latency = setting.meter.measure(setting.meter.reference)
             study.set_user_attr("reference_ms", latency.reference_ms)
         study.set_user_attr("n_val", len(setting.data.val_search))
+        study.set_user_attr("n_select", len(setting.data.val_select))
         study.set_user_attr("n_classes", len(setting.data.classes))
     note_environment(console, study)
     reference: float | None = study.user_attrs.get("reference_ms")

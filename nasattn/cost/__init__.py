@@ -2,5 +2,14 @@
 
 from nasattn.cost.count import StaticCost, count_cost, count_macs, count_params
 from nasattn.cost.latency import Latency, LatencyMeter
+from nasattn.cost.pieces import PieceCounter
 
-__all__ = ["Latency", "LatencyMeter", "StaticCost", "count_cost", "count_macs", "count_params"]
+__all__ = [
+    "Latency",
+    "LatencyMeter",
+    "PieceCounter",
+    "StaticCost",
+    "count_cost",
+    "count_macs",
+    "count_params",
+]

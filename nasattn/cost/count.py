@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -57,6 +58,34 @@ class StaticCost:
     uncounted: tuple[str, ...] = ()  # operators that ran and that no rule can count
 
 
+@dataclass(frozen=True)
+class Tally:
+    """What counting adds up, before it is rounded: the tallies of the parts add up exactly."""
+
+    params: int = 0
+    flops: int = 0  # torch's rules give two operations a multiply-add
+    skipped: Fraction = Fraction(0)  # operations left out for the mean picture
+    uncounted: frozenset[str] = frozenset()
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            self.params + other.params,
+            self.flops + other.flops,
+            self.skipped + other.skipped,
+            self.uncounted | other.uncounted,
+        )
+
+    @property
+    def cost(self) -> StaticCost:
+        """The figures of a network of which this is everything."""
+        return StaticCost(
+            params=self.params,
+            macs=self.flops // 2 - round(self.skipped / 2),
+            max_macs=self.flops // 2,
+            uncounted=tuple(sorted(self.uncounted)),
+        )
+
+
 def count_params(model: nn.Module) -> int:
     """Number of trainable and frozen parameters; buffers are not counted."""
     return sum(p.numel() for p in model.parameters())
@@ -80,14 +109,14 @@ def count_cost(model: nn.Module, resolution: int, in_chs: int = 3) -> StaticCost
     multiply. Raises EvaluationError where a part with a `run_share` is not made so.
     """
     counter = Counter()
-    counter.run(model, resolution, in_chs)
-    # torch's rules give two operations a multiply-add
-    return StaticCost(
-        params=count_params(model),
-        macs=counter.flops // 2 - round(counter.skipped / 2),
-        max_macs=counter.flops // 2,
-        uncounted=tuple(sorted(counter.uncounted)),
-    )
+    counter.run(model, blank_picture(model, resolution, in_chs))
+    return counter.tally(model).cost
+
+
+def blank_picture(model: nn.Module, resolution: int, in_chs: int = 3) -> Tensor:
+    """Zeros (1, in_chs, resolution, resolution) where the model lives, of its type."""
+    like = next(model.parameters(), torch.empty(0))
+    return torch.zeros(1, in_chs, resolution, resolution, device=like.device, dtype=like.dtype)
 
 
 class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -98,14 +127,12 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.flops = 0
-        self.share = 1.0  # of the pictures: those that reach what runs now
-        self.skipped = 0.0  # operations left out for the mean picture
+        self.share = Fraction(1)  # of the pictures: those that reach what runs now
+        self.skipped = Fraction(0)
         self.uncounted: set[str] = set()
 
-    def run(self, model: nn.Module, resolution: int, in_chs: int = 3) -> None:
-        """Run a network once, as `count_cost` says, and count it."""
-        like = next(model.parameters(), torch.empty(0))
-        x = torch.zeros(1, in_chs, resolution, resolution, device=like.device, dtype=like.dtype)
+    def run(self, model: nn.Module, *inputs: Any) -> Any:
+        """What a network returns, which runs once, as `count_cost` says, and is counted."""
         with (
             _eval_mode(model),
             _every_body(model, self),
@@ -113,20 +140,32 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             _plain_attention(),
             self,
         ):
-            model(x)
+            return model(*inputs)
+
+    def tally(self, model: nn.Module) -> Tally:
+        """What was added up, with the parameters of the model that ran."""
+        return Tally(count_params(model), self.flops, self.skipped, frozenset(self.uncounted))
+
+    def add(self, flops: int) -> None:
+        """Count the operations of what runs now."""
+        self.flops += flops
+        if self.share != 1:
+            self.skipped += flops * (1 - self.share)
+
+    def result(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What an operator returns; a counter of shapes alone need not compute it."""
+        return operator(*args, **kwargs)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
         if is_free(func):
-            return func(*args, **kwargs)
+            return self.result(func, args, kwargs)
         packet = getattr(func, "_overloadpacket", func)  # a higher-order operator has none
         if packet in flop_registry:
-            out = func(*args, **kwargs)
-            flops = flop_registry[packet](*args, **kwargs, out_val=out)
-            self.flops += flops
-            self.skipped += flops * (1 - self.share)
+            out = self.result(func, args, kwargs)
+            self.add(flop_registry[packet](*args, **kwargs, out_val=out))
             return out
         if hasattr(func, "decompose"):
             with self:
@@ -159,7 +198,7 @@ def _every_body(model: nn.Module, counter: Counter) -> Iterator[None]:
 
 @contextmanager
 def _run_all(part: Any, counter: Counter) -> Iterator[None]:
-    share, outer = part.run_share, []
+    share, outer = Fraction(part.run_share), []
 
     def enter(*_: object) -> None:
         outer.append(counter.share)

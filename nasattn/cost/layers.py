@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nasattn.cost.count import Counter
+from nasattn.cost.count import Counter, blank_picture
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def count_layers(model: nn.Module, resolution: int, in_chs: int = 3) -> list[Lay
     """
     counter = Counter()
     with _watched(model, counter) as ran:
-        counter.run(model, resolution, in_chs)
+        counter.run(model, blank_picture(model, resolution, in_chs))
     layers: list[Layer] = []
     seen: set[int] = set()
     for name, part in model.named_modules():

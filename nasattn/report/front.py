@@ -5,24 +5,26 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pandas as pd
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from nasattn.arch import Architecture, parse_architecture
+from nasattn.arch import Architecture
 from nasattn.errors import StudyError
 from nasattn.evaluate import State
 from nasattn.files import write_text
+from nasattn.objectives import OBJECTIVES, Objective
 from nasattn.parts import FusionSpec
-from nasattn.search.run import STATES, is_new
+from nasattn.search.control import Control, rank_by_size, read_control
+from nasattn.search.run import is_new, network_of, state_of
+from nasattn.search.selection import Selected, read_selection
 from nasattn.train.metrics import Share
 
-GROUND = ("settings", "environment", "n_val", "n_classes")
+GROUND = ("settings", "environment", "n_val", "n_select", "n_classes")
 FACTS = ("recipe_id", "seed", "device", "threads", "seconds", "latency", "static")
 ARCH_ID = re.compile("[0-9a-f]{12}")
 FUSION_WORDS: dict[str, Callable[[FusionSpec], list[str]]] = {
@@ -46,16 +48,32 @@ class FrontRow:
     arch_id: str
     architecture: Architecture
     facts: dict[str, Any]  # recipe_id, seed, device, threads, seconds, latency with its spread
+    selected: Selected | None = None  # of a network that was trained again over fresh seeds
+
+    @property
+    def top1(self) -> float | None:
+        """The most that is known of it: the mean over fresh seeds, else that of the search."""
+        return self.selected.top1 if self.selected else self.values.get("top1")
 
 
 @dataclass(frozen=True)
 class Front:
-    """The front of a study: rows sorted by the first objective, the best first."""
+    """The front of a study: rows sorted by the first objective, the best first.
+
+    Where networks were trained again, the front is theirs alone, by what that came to.
+    """
 
     study: str
     objectives: tuple[str, ...]
     rows: tuple[FrontRow, ...]
-    ground: dict[str, Any]  # settings, environment, n_val (pictures behind each top1), n_classes
+    ground: dict[str, Any]  # settings, environment, n_classes, n_val (pictures behind each top1)
+    size_ranks: dict[str, float]  # Kendall's tau of top1 with params, macs, depth
+    control: Control | None = None
+
+    @property
+    def is_selected(self) -> bool:
+        """Whether networks were trained again."""
+        return any(row.selected for row in self.rows)
 
     @property
     def uncounted(self) -> dict[str, list[str]]:
@@ -80,31 +98,50 @@ class Front:
 
 def read_front(study: optuna.Study) -> Front:
     """The front of a study that `nasattn search` made: each network once, feasible ones only."""
+    objectives = tuple(study.metric_names or ())
+    rows = tuple(OBJECTIVES[name] for name in objectives)
+    selected = read_selection(study, rows).judge() if "top1" in objectives else {}
     front = {trial.number for trial in study.best_trials}
     first = [t for t in study.get_trials(deepcopy=False) if is_new(t) and "arch_id" in t.user_attrs]
-    wanted = [t for t in first if t.number in front or "baseline" in t.user_attrs]
-    rows = [_row(trial, trial.number in front) for trial in wanted]
-    maximise = study.directions[0] == StudyDirection.MAXIMIZE
-    leading = study.metric_names[0] if study.metric_names else ""
-    worst = -math.inf if maximise else math.inf
-    rows.sort(key=lambda row: row.values.get(leading, worst), reverse=maximise)
+    found = []
+    for trial in first:
+        again = selected.get(trial.user_attrs["arch_id"])
+        if again or trial.number in front or "baseline" in trial.user_attrs:
+            on_front = again is not None and again.on_front if selected else trial.number in front
+            found.append(_row(trial, on_front, again))
+    if rows:
+        found.sort(key=lambda row: _place(row, rows[0]))
     ground = {name: study.user_attrs[name] for name in GROUND if name in study.user_attrs}
-    return Front(study.study_name, tuple(study.metric_names or ()), tuple(rows), ground)
+    return Front(
+        study.study_name,
+        objectives,
+        tuple(found),
+        ground,
+        rank_by_size(study),
+        read_control(study, rows) if rows else None,
+    )
 
 
-def _row(trial: FrozenTrial, on_front: bool) -> FrontRow:
+def _place(row: FrontRow, leading: Objective) -> float:
+    """Where a row stands: by the first objective, the best first; without it, at the end."""
+    value = row.top1 if leading.name == "top1" else row.values.get(leading.name)
+    return math.inf if value is None else leading.sign * value
+
+
+def _row(trial: FrozenTrial, on_front: bool, selected: Selected | None) -> FrontRow:
     attributes = trial.user_attrs
     return FrontRow(
         network=attributes.get("baseline", attributes["arch_id"]),
         is_baseline="baseline" in attributes,
         on_front=on_front,
         trial=trial.number,
-        state=STATES[trial.state],
+        state=state_of(trial),
         reason=attributes["reason"],
         values=attributes["values"],
         arch_id=attributes["arch_id"],
-        architecture=parse_architecture(json.loads(attributes["architecture"])),
+        architecture=network_of(trial),
         facts={name: attributes[name] for name in FACTS if name in attributes},
+        selected=selected,
     )
 
 
@@ -129,14 +166,19 @@ def write_front(front: Front, folder: Path) -> list[Path]:
     where the folder cannot be written.
     """
     rows = [_plain(row) for row in front.rows]
-    left_out = ("architecture", "facts", "values")
+    left_out = ("architecture", "facts", "values", "again")
     table = pd.DataFrame(
-        {k: v for k, v in row.items() if k not in left_out} | row["values"] for row in rows
+        {k: v for k, v in row.items() if k not in left_out} | row["values"] | _again(row["again"])
+        for row in rows
     )
     texts = {
         "front.csv": table.to_csv(index=False),
         "front.json": _json(
-            {"study": front.study, "objectives": front.objectives} | front.ground | {"rows": rows}
+            {"study": front.study, "objectives": front.objectives}
+            | front.ground
+            | {"size_ranks": front.size_ranks}
+            | {"control": asdict(front.control) if front.control else None}
+            | {"rows": rows}
         ),
     }
     networks = folder / "architectures"
@@ -165,8 +207,19 @@ def _plain(row: FrontRow) -> dict[str, Any]:
         "attention": describe(row.architecture),
         "arch_id": row.arch_id,
         "values": row.values,
+        "again": asdict(row.selected) if row.selected else None,
         "facts": row.facts,
         "architecture": row.architecture.model_dump(mode="json", exclude_defaults=True),
+    }
+
+
+def _again(again: dict[str, Any] | None) -> dict[str, Any]:
+    """What fresh seeds came to, as columns of the table."""
+    if again is None:
+        return {}
+    columns = {"top1": "top1_again", "half": "top1_again_half", "p_front": "p_front"}
+    return {column: again[name] for name, column in columns.items()} | {
+        "n_seeds": len(again["runs"])
     }
 
 

@@ -19,12 +19,15 @@ MAX_LISTED = 10_000  # rows
 class Knowledge:
     """What a user can say of params without a trial.
 
-    `exact` gives objectives by their index; None: the network cannot be built, or breaks a limit.
+    `exact` gives objectives by their index. It or `identity` is None of a network that cannot be
+    built, or breaks a limit. `meaningful` gives, of values for all parameters, those that mean
+    something; None: to be learned.
     """
 
     exact: Mapping[int, Callable[[Params], float | None]]
     features: Callable[[Params], Sequence[float]] | None
     identity: Callable[[Params], Hashable]
+    meaningful: Callable[[Params], Params] | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,8 @@ class Catalogue:
         know, params = self.knowledge, self.space.params(row)
         try:
             identity = know.identity(params)
+            if identity is None:
+                return Entry(row, identity)
             row = self.forms.get(identity, row)
             costs = [function(params) for function in know.exact.values()]
             finite = tuple(float(c) for c in costs if c is not None and np.isfinite(c))

@@ -12,9 +12,10 @@ from optuna.trial import FrozenTrial
 
 from nasattn.errors import StudyError
 from nasattn.search.catalogue import Catalogue, Knowledge
-from nasattn.search.encoding import Params, learn_space, seen_distributions
+from nasattn.search.encoding import Params, Space, learn_space, seen_distributions
 from nasattn.search.history import (
     PROPOSAL,
+    History,
     as_attribute,
     count_before,
     other_trials,
@@ -38,9 +39,10 @@ class CostAwareSampler(BaseSampler):
     `exact` may raise KeyError for a parameter that no trial had yet.
 
     `space` are the parameters where they are known beforehand, else those that trials had are
-    taken; which of them mean something beside which values is learned. `identity` is equal for
-    params of the same network. A network that is in the study, in whatever state, is not proposed
-    again; where none is left, `exhausted` is True and the proposal is any.
+    taken; which of them mean something beside which values is learned, unless `meaningful` gives
+    those that do of values for all. `identity` is equal for params of the same network, and None
+    for those of one that is never to be proposed. A network that is in the study, in whatever
+    state, is not proposed again; where none is left, `exhausted` is True and the proposal is any.
 
     The first `n_startup_trials`, queued ones among them, are unlike each other and spread over the
     range of the exact objectives; one later trial in twenty is a random network. Networks that
@@ -59,11 +61,14 @@ class CostAwareSampler(BaseSampler):
         features: Callable[[Params], Sequence[float]] | None = None,
         *,
         space: Mapping[str, BaseDistribution] | None = None,
+        meaningful: Callable[[Params], Params] | None = None,
         identity: Callable[[Params], Hashable] | None = None,
     ) -> None:
         self.seed, self.n_startup_trials = seed, n_startup_trials
         self.space = dict(space or {})
-        self.knowledge = Knowledge(dict(exact or {}), features, identity or _same_params)
+        self.knowledge = Knowledge(
+            dict(exact or {}), features, identity or _same_params, meaningful
+        )
         self.exhausted = False
         self._catalogue: Catalogue | None = None
         self._lock = threading.Lock()
@@ -106,10 +111,14 @@ class CostAwareSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         history = read_history(study, trial, search_space)
-        space = learn_space(search_space, history.complete)
+        space = self._settle_space(search_space, history)
         if self._catalogue is None or self._catalogue.space != space:
             self._catalogue = Catalogue(space, self.knowledge)
         rest = space.draw(np.random.default_rng([self.seed, history.index, 1]), 1)[0]
+        given = space.rows([history.fixed])
+        whole = space.settle(np.where(np.isnan(given), rest, given))
+        if not (np.isnan(given) & ~np.isnan(whole)).any():  # nothing is left to propose
+            return {}
         try:
             row = propose(self._catalogue, history, self.seed, self.n_startup_trials)
             self.exhausted = False
@@ -120,6 +129,11 @@ class CostAwareSampler(BaseSampler):
         stored = as_attribute(params, search_space)
         study._storage.set_trial_system_attr(trial._trial_id, PROPOSAL, stored)
         return space.params(rest) | params  # a parameter may turn out to mean something
+
+    def _settle_space(self, search_space: dict[str, BaseDistribution], history: History) -> Space:
+        if self.knowledge.meaningful:
+            return Space(search_space, {}, self.knowledge.meaningful)
+        return learn_space(search_space, history.complete)
 
 
 def _same_params(params: Params) -> Hashable:

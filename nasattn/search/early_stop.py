@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-import moocore
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from nasattn.search.fronts import Floats, contributions, ranks
 
 SPREADS = 5  # a final accuracy so many usual deviations below the usual one is that of a broken run
 
@@ -142,16 +140,11 @@ def scaled(costs: Floats) -> Floats:
 def n_better(points: Floats) -> int:
     """How many points stand before the first: by rank, then by hypervolume contribution.
 
-    Points (n, objectives), smaller is better. Contributions are taken within the rank, each
-    objective scaled to 0..1 over all points, from the reference point (1.1, 1.1, ...).
+    Points (n, objectives), smaller is better.
     """
-    points = np.column_stack([points, np.zeros(len(points))])  # a hypervolume takes two at least
-    ranks = moocore.pareto_rank(points)
-    low, span = points.min(axis=0), np.ptp(points, axis=0)
-    unit = (points - low) / np.where(span > 0, span, 1.0)
-    mine = unit[ranks == ranks[0]]
-    contributions = moocore.hv_contributions(mine, ref=[1.1] * points.shape[1])
-    return int((ranks < ranks[0]).sum() + (contributions > contributions[0]).sum())
+    rank = ranks(points)
+    own = contributions(points, rank)[rank == rank[0]]
+    return int((rank < rank[0]).sum() + (own > own[0]).sum())
 
 
 def highest(x: Floats, y: Floats, new: Floats, margin: float) -> float:

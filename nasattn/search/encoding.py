@@ -6,7 +6,7 @@ whose objective calls `suggest_*` as it goes tells nothing else about it.
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -44,10 +44,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class Space:
-    """The parameters of a study in the order of their asking, and when each means something."""
+    """The parameters of a study in the order of their asking, and when each means something.
+
+    `meaningful` says which do, where that is known; else `rules`, by column, do.
+    """
 
     distributions: Distributions
-    rules: Mapping[int, Rule]  # by column
+    rules: Mapping[int, Rule]
+    meaningful: Callable[[Params], Params] | None = None
 
     def rows(self, many: Sequence[Mapping[str, Any]]) -> Floats:
         """Params -> (n, d), in Optuna's internal numbers; NaN for what is not there."""
@@ -71,6 +75,10 @@ class Space:
     def settle(self, rows: Floats) -> Floats:
         """NaN in place of the values that mean nothing beside the others."""
         settled = rows.copy()
+        if self.meaningful:
+            for row in settled:
+                kept = self.meaningful(self.params(row))
+                row[[name not in kept for name in self.distributions]] = np.nan
         for child, rule in sorted(self.rules.items()):  # parents come before their children
             parent = np.nan_to_num(settled[:, rule.parent], nan=ABSENT)
             settled[np.isin(parent, rule.absent_under), child] = np.nan

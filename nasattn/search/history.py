@@ -56,6 +56,12 @@ def read_history(study: Study, trial: FrozenTrial, distributions: Distributions)
     )
 
 
+def named_constraints(trial: FrozenTrial) -> dict[str, float]:
+    """A trial's constraints; those without a name, which Optuna numbers, only where no other is."""
+    every = trial.constraints
+    return {name: value for name, value in every.items() if not name.isdecimal()} or every
+
+
 def as_attribute(params: Params, distributions: Distributions) -> str:
     """Params as text for the attribute PROPOSAL."""
     return json.dumps({name: distributions[name].to_internal_repr(params[name]) for name in params})

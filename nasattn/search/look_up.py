@@ -1,7 +1,8 @@
 """Looking networks up in a table instead of training them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,22 @@ from optuna.trial import FrozenTrial
 
 from nasattn.arch import Architecture
 from nasattn.baselines.baseline import PICTURES, Pictures
+from nasattn.cost import PieceCounter
 from nasattn.errors import StudyError
-from nasattn.evaluate import ALWAYS_KNOWN, Evaluation, State, one_line
+from nasattn.evaluate import (
+    ALWAYS_KNOWN,
+    Evaluation,
+    OnEpoch,
+    Sketch,
+    State,
+    Stops,
+    one_line,
+)
 from nasattn.objectives import OBJECTIVES, Constraint, Cost, Objective
-from nasattn.search.run import Evaluate, Watcher, run_search
+from nasattn.search.run import Ending, Evaluator, Watcher, run_search
 from nasattn.search.spec import StudySpec
 from nasattn.search.table import Table
 from nasattn.space import SearchSpace
-from nasattn.train.loop import Epoch
-from nasattn.zoo import NamedNetwork
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,23 @@ class TableEvaluator:
         names += [name for name in ALWAYS_KNOWN if name in self.table.columns]
         return [OBJECTIVES[name] for name in dict.fromkeys(names)]
 
+    @cached_property
+    def counter(self) -> PieceCounter:
+        """Counts what is not in the table."""
+        return PieceCounter(self.pictures.num_classes, self.pictures.resolution)
+
+    def static_values(self, arch: Architecture) -> dict[str, float]:
+        """The objectives that are known without a trial; StudyError for no network of the table."""
+        if arch.arch_id not in self.table.networks:
+            raise StudyError(f"not in {self.table.name}")
+        rows = (row for row in self.needed() if row.cost == Cost.STATIC)
+        return {row.name: self._find(row, arch) for row in rows}
+
     def __call__(
-        self, arch: Architecture, on_epoch: Callable[[Epoch], None] = lambda epoch: None
+        self,
+        arch: Architecture,
+        on_epoch: OnEpoch = lambda epoch: None,
+        stops: Stops = lambda curve, values: False,
     ) -> Evaluation:
         if arch.arch_id not in self.table.networks:
             return Evaluation("failed", reason=f"not in {self.table.name}")
@@ -64,7 +87,7 @@ class TableEvaluator:
     def _find(self, row: Objective, arch: Architecture) -> float:
         if row.name in self.table.columns:
             return self.table.find(row.name, arch.arch_id, self.seed)
-        return float(getattr(NamedNetwork(arch.arch_id, arch).count(self.pictures), row.name))
+        return row.measure(Sketch(arch, self.counter.count(arch)))
 
     def _judge(self, values: dict[str, float]) -> Evaluation:
         """As `evaluate` has it: a broken limit hides what costs more to know."""
@@ -83,12 +106,12 @@ def search_table(
     study: optuna.Study,
     spec: StudySpec,
     space: SearchSpace,
-    evaluate: Evaluate,
+    evaluate: Evaluator,
     *,
     facts: dict[str, Any],
     artifacts: Path,
     watcher: Watcher,
-) -> bool:
+) -> Ending:
     """As `run_search`, for evaluations that take no time: a trial is written when it is finished.
 
     All at once, where `run_search` writes some 25 times a trial, which here would be all that

@@ -8,7 +8,12 @@ from optuna.trial import FrozenTrial
 from scipy.special import ndtr
 
 from nasattn.search.catalogue import Batch, Catalogue
-from nasattn.search.history import History, describe_params, describe_trials
+from nasattn.search.history import (
+    History,
+    describe_params,
+    describe_trials,
+    named_constraints,
+)
 from nasattn.search.improvement import best_within, expected_hypervolume, spread_budgets
 from nasattn.search.surrogate import Inputs, Surrogate
 from nasattn.search.values import Floats
@@ -104,7 +109,7 @@ class Outlook:
 
     def learn_limit(self, name: str, rng: np.random.Generator) -> Surrogate:
         """What a constraint comes to."""
-        told = [trial for trial in self.history.constrained if name in trial.constraints]
+        told = [t for t in self.history.constrained if name in named_constraints(t)]
         trials, batch = describe_trials(self.catalogue, _some(told, rng))
         values = np.array([trial.constraints[name] for trial in trials])
         return Surrogate(self.inputs(batch), values, errors=False)
@@ -131,7 +136,8 @@ def _some(trials: Sequence[FrozenTrial], rng: np.random.Generator) -> Sequence[F
 
 def _broken(trials: Sequence[FrozenTrial]) -> list[str]:
     """The constraints that some network broke."""
-    return sorted({name for t in trials for name, value in t.constraints.items() if value > 0})
+    pairs = (pair for trial in trials for pair in named_constraints(trial).items())
+    return sorted({name for name, value in pairs if value > 0})
 
 
 def _beaten(costs: Floats, values: Floats) -> NDArray[np.bool_]:

@@ -1,24 +1,28 @@
 """run_search: ask, decode, skip what is known, evaluate, tell."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nasattn.arch import Architecture
+from nasattn.arch import Architecture, parse_architecture
 from nasattn.baselines import get_baseline
 from nasattn.errors import ArchitectureError
-from nasattn.evaluate import Evaluation, State
+from nasattn.evaluate import Evaluation, OnEpoch, State, Stops
+from nasattn.objectives import Cost
 from nasattn.search.artifacts import attach, curve_csv
-from nasattn.search.samplers import make_sampler
+from nasattn.search.candidates import Candidates
+from nasattn.search.early_stop import EARLY_STOP, EarlyStop, Training, read_training
+from nasattn.search.history import named_constraints
+from nasattn.search.samplers import SAMPLERS, Proposer
 from nasattn.search.spec import StudySpec
-from nasattn.space import Params, SearchSpace
+from nasattn.space import SearchSpace
 from nasattn.train.loop import Epoch
-
-Evaluate = Callable[[Architecture, Callable[[Epoch], None]], Evaluation]
 
 # A network that is known already, cannot be built, or breaks a limit before it is trained costs
 # next to nothing and is no trial of the budget; after so many in a row nothing is left to find.
@@ -27,9 +31,22 @@ MAX_FREE_TRIALS = 200
 TRIAL_STATES: dict[State, TrialState] = {
     "complete": TrialState.COMPLETE,
     "infeasible": TrialState.PRUNED,
+    "stopped": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
-STATES: dict[TrialState, State] = {state: name for name, state in TRIAL_STATES.items()}
+
+# budget: all trials were run; exhausted: the space has no other network that may be tried; in vain:
+# MAX_FREE_TRIALS proposals in a row were known, broke a limit or could not be built.
+Ending = Literal["budget", "exhausted", "in vain"]
+
+
+class Evaluator(Protocol):
+    """How networks come by their figures."""
+
+    def __call__(self, arch: Architecture, on_epoch: OnEpoch, stops: Stops) -> Evaluation: ...
+
+    def static_values(self, arch: Architecture) -> Mapping[str, float]:
+        """Objectives known without a trial; RuntimeError or ValueError for no such network."""
 
 
 class Watcher(Protocol):
@@ -44,17 +61,16 @@ def run_search(
     study: optuna.Study,
     spec: StudySpec,
     space: SearchSpace,
-    evaluate: Evaluate,
+    evaluate: Evaluator,
     *,
     facts: dict[str, Any],
     artifacts: Path,
     watcher: Watcher,
-) -> bool:
+) -> Ending:
     """Search until `spec.n_trials` networks were trained or failed; the baselines come first.
 
     Earlier trials of the study count, and no network is evaluated twice. `facts` (recipe_id, seed,
-    device) become attributes of every trial. Returns False when the search ended early because
-    MAX_FREE_TRIALS proposals in a row were known, broke a limit or could not be built.
+    device) become attributes of every trial. Returns what ended the search.
     """
     return _Search(study, spec, space, evaluate, facts, artifacts, watcher).run()
 
@@ -64,9 +80,27 @@ def is_new(trial: FrozenTrial) -> bool:
     return trial.state.is_finished() and not {"duplicate_of", "given_up"} & trial.user_attrs.keys()
 
 
+def finished_networks(study: optuna.Study) -> list[FrozenTrial]:
+    """The first trial of each network that was trained to the end and keeps to the limits."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [t for t in trials if is_new(t) and all(v <= 0 for v in t.constraints.values())]
+
+
+def network_of(trial: FrozenTrial) -> Architecture:
+    """The network of a trial, as it was trained."""
+    return parse_architecture(json.loads(trial.user_attrs["architecture"]))
+
+
+def state_of(trial: FrozenTrial) -> State:
+    """How a finished trial's evaluation ended; Optuna has one state for two of ours."""
+    if trial.state == TrialState.PRUNED:
+        return "stopped" if "stopped_after" in trial.user_attrs else "infeasible"
+    return "complete" if trial.state == TrialState.COMPLETE else "failed"
+
+
 def counts(trial: FrozenTrial) -> bool:
-    """Whether a trial is one of the budget: its network was trained, or failed."""
-    return is_new(trial) and trial.state != TrialState.PRUNED
+    """Whether a trial is one of the budget: its network was trained, or stopped, or failed."""
+    return is_new(trial) and state_of(trial) != "infeasible"
 
 
 @dataclass
@@ -74,25 +108,43 @@ class _Search:
     study: optuna.Study
     spec: StudySpec
     space: SearchSpace
-    evaluate: Evaluate
+    evaluate: Evaluator
     facts: dict[str, Any]
     artifacts: Path
     watcher: Watcher
     known: dict[str, FrozenTrial] = field(default_factory=dict)  # by arch_id
     spent: int = 0
 
-    def run(self) -> bool:
+    @cached_property
+    def candidates(self) -> Candidates:
+        limits = self.spec.limits(self.space)
+        return Candidates(self.space, self.spec.resolution, self.evaluate.static_values, limits)
+
+    @cached_property
+    def sampler(self) -> Proposer:
+        make = SAMPLERS[self.spec.sampler]
+        return make(self.spec.seed, self.candidates, self.spec.objective_rows())
+
+    @cached_property
+    def early_stop(self) -> EarlyStop:
+        return EARLY_STOP[self.spec.early_stop](self.spec.recipe.epochs)
+
+    def run(self) -> Ending:
         trials = self.study.get_trials(deepcopy=False)
         self.enqueue_baselines(trials)
         for trial in trials:
             self.remember(trial)
         in_vain = 0
-        while self.spent < self.spec.n_trials and in_vain < MAX_FREE_TRIALS:
+        while self.spent < self.spec.n_trials:
             told = self.run_trial()
             self.remember(told)
             in_vain = 0 if counts(told) else in_vain + 1
             self.watcher.finished(told, self.spent)
-        return self.spent >= self.spec.n_trials
+            if getattr(self.study.sampler, "exhausted", False) and not self.waiting():
+                return "exhausted"
+            if in_vain == MAX_FREE_TRIALS:
+                return "in vain"
+        return "budget"
 
     def enqueue_baselines(self, trials: list[FrozenTrial]) -> None:
         """Queue the space's baselines that are not there yet."""
@@ -101,6 +153,10 @@ class _Search:
             if name not in present:
                 params = self.space.encode(get_baseline(name).architecture, name)
                 self.study.enqueue_trial(params, {"baseline": name})
+
+    def waiting(self) -> bool:
+        """Whether a network is in the queue."""
+        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     def remember(self, trial: FrozenTrial) -> None:
         if is_new(trial) and "arch_id" in trial.user_attrs:
@@ -111,10 +167,10 @@ class _Search:
         """One trial from ask to tell."""
         trials = self.study.get_trials(deepcopy=False)
         number = sum("given_up" not in trial.user_attrs for trial in trials)
-        self.study.sampler = make_sampler(self.spec.sampler, self.spec.seed, number)
+        self.study.sampler = self.sampler(number)
         trial = self.study.ask()
         try:
-            arch = self.decode(self.space.suggest(trial))
+            arch = self.candidates.decode(self.space.suggest(trial))
         except ArchitectureError as e:
             return self.tell(trial, Evaluation("infeasible", reason=f"cannot be built: {e}"))
         except ValueError as e:  # queued by somebody else
@@ -125,17 +181,26 @@ class _Search:
             return self.tell_again(trial, self.known[arch.arch_id])
         self.watcher.started(trial.user_attrs.get("baseline", arch.arch_id), self.spent)
         try:
-            evaluation = self.evaluate(arch, self.watcher.epoch)
+            evaluation = self.evaluate(arch, self.watcher.epoch, self.judge(trial))
         except Exception as e:  # a bug: it shows itself, and the next start goes on behind it
             self.tell(trial, Evaluation("failed", reason=f"bug: {e!r}"))
             raise
         write_artifacts(trial, arch, evaluation, self.artifacts)
         return self.tell(trial, evaluation)
 
-    def decode(self, params: Params) -> Architecture:
-        """The network of params, adapted to the pictures: spaces are drawn for 224 pixels."""
-        arch = self.space.decode(params)
-        return arch.at_resolution(self.spec.resolution) if self.spec.resolution else arch
+    def judge(self, trial: Trial) -> Stops:
+        """Whether the training of a trial ends early, by those before it."""
+        rows = self.spec.objective_rows()
+        signs = {row.name: row.sign for row in rows if row.cost != Cost.TRAINED}
+        peers = [read_training(earlier.user_attrs, signs) for earlier in self.known.values()]
+
+        def stops(curve: Sequence[Epoch], values: Mapping[str, float]) -> bool:
+            costs = {name: sign * values[name] for name, sign in signs.items()}
+            training = Training(tuple(epoch.top1 for epoch in curve), costs)
+            baseline = "baseline" in trial.user_attrs
+            return self.early_stop.stops(training, peers, baseline=baseline)
+
+        return stops
 
     def tell(self, trial: Trial, evaluation: Evaluation) -> FrozenTrial:
         """Write what was found; the tell comes last, so that a kill before it redoes the trial."""
@@ -145,17 +210,25 @@ class _Search:
     def tell_again(self, trial: Trial, first: FrozenTrial) -> FrozenTrial:
         """A network proposed a second time gets what is known of it."""
         attributes = first.user_attrs
-        again = {name: attributes[name] for name in ("values", "reason")}
+        again = {n: attributes[n] for n in ("values", "reason", "stopped_after") if n in attributes}
         for name, value in (self.facts | again | {"duplicate_of": first.number}).items():
             trial.set_user_attr(name, value)
-        return self.end(trial, STATES[first.state], attributes["values"], first.constraints)
+        return self.end(trial, state_of(first), attributes["values"], named_constraints(first))
 
     def end(
-        self, trial: Trial, state: State, values: dict[str, float], violations: dict[str, float]
+        self,
+        trial: Trial,
+        state: State,
+        values: Mapping[str, float],
+        violations: Mapping[str, float],
     ) -> FrozenTrial:
         stored = self.study.get_trials(deepcopy=False)[trial.number].constraints
         for name in violations.keys() - stored.keys():  # a trial that is redone may have some
             trial.set_constraint(name, violations[name])
+        if violations:  # Optuna Dashboard 0.21 knows of no other
+            self.study._storage.set_trial_system_attr(
+                trial._trial_id, "constraints", list(violations.values())
+            )
         complete = state == "complete"
         told = [values[name] for name in self.spec.objectives] if complete else None
         return self.study.tell(trial, told, state=TRIAL_STATES[state])
@@ -185,5 +258,6 @@ def _attributes(evaluation: Evaluation) -> dict[str, Any]:
         "seconds": round(evaluation.seconds, 3),
         "curve": [[round(epoch.loss, 5), round(epoch.top1, 5)] for epoch in evaluation.curve],
         "latency": asdict(evaluation.latency) if evaluation.latency else None,
+        **({"stopped_after": len(evaluation.curve)} if evaluation.state == "stopped" else {}),
         **({"static": asdict(static)} if static and odd else {}),
     }

@@ -1,27 +1,57 @@
-"""SAMPLERS: which of Optuna's samplers proposes networks."""
+"""SAMPLERS: what proposes the networks of a search."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 
-# TPE: multivariate, and `group` so that the parameters that exist only in some networks are
-# modelled together too. NSGA-II: a population of 20, for 50 (the default) searches nothing in the
-# first 50 trials.
-SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
-    "tpe": lambda seed: TPESampler(seed=seed, multivariate=True, group=True),
-    "nsga2": lambda seed: NSGAIISampler(seed=seed, population_size=20),
-    "random": lambda seed: RandomSampler(seed=seed),
-}
+from nasattn.objectives import Cost, Objective
+from nasattn.search.candidates import Candidates
+
+Proposer = Callable[[int], BaseSampler]  # the sampler for a trial, by its number
 
 
-def make_sampler(name: str, seed: int, number: int) -> BaseSampler:
-    """The sampler for trial `number` of a study.
+def cost_aware(seed: int, candidates: Candidates, objectives: Sequence[Objective]) -> Proposer:
+    """Ours, with all that is known of the candidates; it remembers what it has looked at."""
+    from nasattn.search.cost_aware import CostAwareSampler  # brings scipy
 
-    A new one a trial, seeded by study and trial: a proposal depends on the stored history alone,
-    so that a search that was killed goes on as if it had not been.
+    dear = [row for row in objectives if row.cost != Cost.STATIC] or objectives[:1]
+    exact = {i: candidates.value(row.name) for i, row in enumerate(objectives) if row not in dear}
+    sampler = CostAwareSampler(
+        exact,
+        seed,
+        space=candidates.distributions(),
+        meaningful=candidates.space.settle,
+        identity=candidates.arch_id,
+    )
+    return lambda number: sampler
+
+
+def optunas(make: Callable[[int], BaseSampler]) -> Callable[..., Proposer]:
+    """One of Optuna's: a new one a trial, seeded by study and trial.
+
+    So a proposal depends on the stored history alone, and a search that was killed goes on as if it
+    had not been.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return SAMPLERS[name]((seed * 1_000_003 + number) % 2**32)
+
+    def for_study(seed: int, candidates: Candidates, objectives: Sequence[Objective]) -> Proposer:
+        def for_trial(number: int) -> BaseSampler:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                return make((seed * 1_000_003 + number) % 2**32)
+
+        return for_trial
+
+    return for_study
+
+
+# By name: (seed, candidates, objectives) -> Proposer. TPE: multivariate, and `group` so that the
+# parameters that exist only in some networks are modelled together too. NSGA-II: a population of
+# 20, for 50 (the default) searches nothing in the first 50 trials.
+SAMPLERS: dict[str, Callable[[int, Candidates, Sequence[Objective]], Proposer]] = {
+    "cost_aware": cost_aware,
+    "tpe": optunas(lambda seed: TPESampler(seed=seed, multivariate=True, group=True)),
+    "nsga2": optunas(lambda seed: NSGAIISampler(seed=seed, population_size=20)),
+    "random": optunas(lambda seed: RandomSampler(seed=seed)),
+}

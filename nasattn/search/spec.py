@@ -10,6 +10,7 @@ from nasattn.errors import StudyError, UnknownNameError
 from nasattn.files import slug as slug
 from nasattn.library import find_file
 from nasattn.objectives import Constraint, Objective, get_objective, parse_constraint
+from nasattn.search.early_stop import EARLY_STOP
 from nasattn.search.samplers import SAMPLERS
 from nasattn.space import SearchSpace
 from nasattn.spec import Spec, parse, read_yaml
@@ -26,7 +27,7 @@ Threads = Annotated[int, Field(gt=0, le=1024)]
 StudyName = Annotated[str, AfterValidator(_printable)]
 
 TABLE = "table:"  # before the file of a tabular benchmark
-TRAINING = ("data", "recipe", "device", "threads")  # what means nothing with one
+TRAINING = ("data", "recipe", "early_stop", "device", "threads")  # what means nothing with one
 
 
 class StudySpec(Spec):
@@ -42,8 +43,12 @@ class StudySpec(Spec):
         default="quick", validate_default=True
     )
     n_trials: Annotated[int, Field(gt=0, le=1_000_000)] = 16
-    sampler: str = "tpe"
+    sampler: str = "cost_aware"
+    early_stop: str = "none"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    n_seeds: Annotated[int, Field(ge=0, le=100)] = 3  # over which the best are trained again
+    finalists: Annotated[int, Field(ge=1, le=1000)] | None = None  # how many; see n_finalists
+    control: bool = False  # whether a random search of the same budget stands beside it
     objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("top1", "macs", "latency_ms")
     constraints: tuple[str, ...] = ()
     device: str = "cpu"
@@ -70,6 +75,13 @@ class StudySpec(Spec):
             raise UnknownNameError("sampler", name, known=SAMPLERS)
         return name
 
+    @field_validator("early_stop")
+    @classmethod
+    def _known_rule(cls, name: str) -> str:
+        if name not in EARLY_STOP:
+            raise UnknownNameError("early stopping rule", name, known=EARLY_STOP)
+        return name
+
     @field_validator("evaluator")
     @classmethod
     def _known_evaluator(cls, name: str) -> str:
@@ -93,6 +105,12 @@ class StudySpec(Spec):
         """The study's name as that of one folder."""
         return slug(self.study_name)
 
+    @property
+    def n_finalists(self) -> int:
+        """How many of the best are trained again: one for every eight trials, six at least."""
+        usual = self.n_trials if self.table else max(6, self.n_trials // 8)
+        return self.finalists or usual
+
     def objective_rows(self) -> tuple[Objective, ...]:
         return tuple(get_objective(name) for name in self.objectives)
 
@@ -107,7 +125,8 @@ class StudySpec(Spec):
         `source` is the name of the pictures, or of the table.
         """
         kind = "table" if self.table else "data"
-        idle = {"name", "description", "n_trials", "threads", "evaluator"}
+        idle = {"name", "description", "n_trials", "n_seeds", "finalists", "control", "threads"}
+        idle.add("evaluator")
         idle |= set(TRAINING) if self.table else set()
         own = self.model_dump(mode="json", exclude=idle)
         where = space.model_dump(mode="json", exclude={"description"})

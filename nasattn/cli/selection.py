@@ -1,0 +1,88 @@
+"""The best of a search again, with progress shown."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import optuna
+from optuna.trial import FrozenTrial
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from nasattn.cli.progress import ARCH_ID, BASELINE, WIDTH
+from nasattn.cli.words import duration, plural
+from nasattn.evaluate import Evaluation
+from nasattn.objectives import OBJECTIVES
+from nasattn.search.selection import finalists, missing, run_selection
+from nasattn.search.spec import StudySpec
+
+
+def select(
+    study: optuna.Study,
+    spec: StudySpec,
+    evaluate: Callable[[FrozenTrial, int], Evaluation],
+    seeds: Sequence[int],
+    console: Console,
+) -> None:
+    """Train the finalists again wherever that is still to be done."""
+    if "top1" not in spec.objectives or not seeds:
+        return
+    best = finalists(study, spec.objective_rows(), spec.n_finalists)
+    runs = missing(study, best, seeds)
+    if not runs:
+        return
+    who = plural(len(best), "network") if len(best) > 1 else "network"
+    console.print(
+        f"\nthe best {who} again, over {plural(len(seeds), 'fresh seed')} "
+        f"({plural(len(runs), 'training')} to do)",
+        style="dim",
+    )
+    with SelectionProgress(console, len(runs)) as progress:
+        run_selection(study, runs, evaluate, progress)
+
+
+class SelectionProgress:
+    """A selection's Watcher for people. Time left: the mean of the runs so far, for each other."""
+
+    def __init__(self, console: Console, n_runs: int) -> None:
+        self.console, self.n_runs, self.n_done = console, n_runs, 0
+        self.start = time.monotonic()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(None),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("", total=n_runs)
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def started(self, trial: FrozenTrial, seed: int) -> None:
+        self.bar.update(
+            self.task, description=f"{self.n_done + 1}/{self.n_runs} {name_of(trial)} seed {seed}"
+        )
+
+    def finished(self, trial: FrozenTrial, seed: int, run: Mapping[str, Any]) -> None:
+        self.n_done += 1
+        self.bar.update(self.task, completed=self.n_done)
+        row = OBJECTIVES["top1"]
+        said = f"failed: {run['reason']}" if run["top1"] is None else row.show(run["top1"])
+        left = (time.monotonic() - self.start) / self.n_done * (self.n_runs - self.n_done)
+        self.console.print(
+            f"{f'{self.n_done}/{self.n_runs}':>7} {name_of(trial):<{ARCH_ID + 10}} seed {seed:<3} "
+            f"{said:>{WIDTH}} {duration(run['seconds']):>7} {duration(left) if left else '':>7}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def name_of(trial: FrozenTrial) -> str:
+    """A trial's network, a baseline starred."""
+    baseline = trial.user_attrs.get("baseline")
+    return f"{BASELINE} {baseline}" if baseline else f"  {trial.user_attrs['arch_id']}"
