@@ -11,10 +11,12 @@ import argparse
 import math
 import platform
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import moocore
 import numpy as np
@@ -22,10 +24,13 @@ import optuna
 import pandas as pd
 import scipy
 from numpy.typing import NDArray
-from optuna.distributions import IntDistribution
+from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import TrialState
 from scipy.stats import spearmanr
 
+from nasattn.search import CostAwareSampler
 from nasattn.search.early_stop import (
     EARLY_STOP,
     EarlyStop,
@@ -34,12 +39,12 @@ from nasattn.search.early_stop import (
     Training,
     rank_stop,
 )
-from nasattn.search.samplers import make_sampler
+from nasattn.search.history import FORETOLD
 
 Floats = NDArray[np.float64]
 
 EPOCHS, TRIALS, MAX_FREE_TRIALS = 50, 200, 200
-DIGITS = {f"block{i}": IntDistribution(0, 2) for i in range(8)}
+DIGITS: dict[str, BaseDistribution] = {f"block{i}": IntDistribution(0, 2) for i in range(8)}
 
 
 @dataclass(frozen=True)
@@ -179,46 +184,75 @@ class RandomDraws:
     def ask(self, busy: set[int]) -> int | None:
         return next(self.order, None)
 
-    def tell(self, network: int, training: Training) -> None:
+    def tell(self, network: int, training: Training, foretold: float) -> None:
         pass
 
 
-class Tpe:
-    """Optuna's TPE, multivariate, as `nasattn search` has it; a stopped trial is told as PRUNED."""
+class Study:
+    """An Optuna sampler, as `nasattn search` has it; a stopped trial is told as PRUNED."""
 
-    def __init__(self, table: Table, seed: int) -> None:
-        self.seed, self.places = seed, {code: i for i, code in enumerate(table.codes)}
+    def __init__(self, table: Table, seed: int, sampler: Callable[[int], BaseSampler]) -> None:
+        self.sampler, self.places = sampler, {code: i for i, code in enumerate(table.codes)}
         self.study = optuna.create_study(directions=["maximize", "minimize"])
-        self.known: dict[int, Training] = {}
+        self.known: dict[int, tuple[Training, float]] = {}
         self.trials: dict[int, optuna.Trial] = {}
 
     def ask(self, busy: set[int]) -> int | None:
         for _ in range(MAX_FREE_TRIALS):
             number = len(self.study.get_trials(deepcopy=False))
-            self.study.sampler = make_sampler("tpe", self.seed, number)
+            self.study.sampler = self.sampler(number)
             trial = self.study.ask(dict(DIGITS))
             network = self.places[canonical("".join(str(trial.params[k]) for k in DIGITS))]
             self.trials[network] = trial
             if network in self.known:
-                self.tell(network, self.known[network])
+                self.tell(network, *self.known[network])
             elif network in busy:
                 self.study.tell(trial, state=TrialState.FAIL)
             else:
                 return network
         return None
 
-    def tell(self, network: int, training: Training) -> None:
-        self.known[network] = training
+    def tell(self, network: int, training: Training, foretold: float) -> None:
+        self.known[network] = training, foretold
         if len(training.curve) == EPOCHS:
             values = [training.curve[-1], training.costs["macs"]]
             self.study.tell(self.trials[network], values)
         else:
+            self.trials[network].set_user_attr(FORETOLD, [foretold, training.costs["macs"]])
             self.study.tell(self.trials[network], state=TrialState.PRUNED)
 
 
-PROPOSERS: dict[str, Callable[[Table, int], RandomDraws | Tpe]] = {
+def tpe(table: Table, seed: int) -> Study:
+    """Optuna's TPE, multivariate, a new one a trial."""
+
+    def sampler(number: int) -> BaseSampler:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return TPESampler(seed=seed * 1_000_003 + number, multivariate=True, group=True)
+
+    return Study(table, seed, sampler)
+
+
+def cost_aware(table: Table, seed: int) -> Study:
+    """Ours, given the multiply-adds and which networks are equal."""
+    places = {code: i for i, code in enumerate(table.codes)}
+
+    def network(params: Mapping[str, Any]) -> int:
+        return places[canonical("".join(str(params[name]) for name in DIGITS))]
+
+    sampler = CostAwareSampler(
+        {1: lambda params: float(table.costs["macs"][network(params)])},
+        seed,
+        space=DIGITS,
+        identity=network,
+    )
+    return Study(table, seed, lambda number: sampler)
+
+
+PROPOSERS: dict[str, Callable[[Table, int], RandomDraws | Study]] = {
     "random draws": RandomDraws,
-    "TPE multivariate": Tpe,
+    "TPE multivariate": tpe,
+    "cost-aware": cost_aware,
 }
 
 
@@ -233,7 +267,7 @@ class Search:
     networks: list[int] = field(default_factory=list)  # in the order of their trials
     trainings: list[Training] = field(default_factory=list)
 
-    def run(self, proposer: RandomDraws | Tpe, *, trials: int, epochs: int) -> None:
+    def run(self, proposer: RandomDraws | Study, *, trials: int, epochs: int) -> None:
         """Until so many trials were begun and so many epochs spent, and all have ended."""
         running: list[int] = []
         while True:
@@ -250,7 +284,12 @@ class Search:
             for i in list(running):
                 if self.step(i):
                     running.remove(i)
-                    proposer.tell(self.networks[i], self.trainings[i])
+                    proposer.tell(self.networks[i], self.trainings[i], self.foretell(i))
+
+    def foretell(self, i: int) -> float:
+        """What `nasattn search` tells its sampler of a training that was stopped."""
+        peers = self.trainings[:i] + self.trainings[i + 1 :]
+        return rank_stop(EPOCHS).foretell(self.trainings[i], peers)
 
     def step(self, i: int) -> bool:
         """An epoch of trial i; whether it was the last."""
@@ -366,7 +405,7 @@ def oracle(epoch: int) -> Callable[[Table, Floats], EarlyStop]:
 
 
 def peers() -> Iterator[Case]:
-    """Each rule on random draws and on Optuna's TPE (200 trials of 50 epochs)"""
+    """Each rule on random draws and on two samplers (200 trials of 50 epochs)"""
     ninths = (round(EPOCHS / 9), round(EPOCHS / 3))
     rules: dict[str, EarlyStop] = {
         "none": EARLY_STOP["none"](EPOCHS),
@@ -407,7 +446,8 @@ def limits() -> Iterator[Case]:
     """What can be had: an oracle that knows every final accuracy at one epoch"""
     for epoch in (1, 6, 10, 17):
         yield Case(f"oracle at epoch {epoch}; random draws", oracle(epoch))
-    yield Case("oracle at epoch 17; TPE multivariate", oracle(17), "TPE multivariate")
+    for kind in ("TPE multivariate", "cost-aware"):
+        yield Case(f"oracle at epoch 17; {kind}", oracle(17), kind)
 
 
 def scenarios() -> Iterator[Case]:

@@ -4,6 +4,7 @@ import itertools
 import subprocess
 import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -274,6 +275,40 @@ def test_measured_constraint_is_learned() -> None:
     found = search(ours(), 50, run)
     kept = [max(trial.constraints.values()) <= 0 for trial in found.trials]
     assert np.mean(kept[20:]) > 0.8
+
+
+def test_pruned_trial_teaches_by_what_was_foretold_of_it() -> None:
+    def run(trial: Trial, *, foretell: bool) -> tuple[float, float]:
+        values = objective(trial)
+        if trial.number >= 8:  # all others are stopped
+            if foretell:
+                trial.set_user_attr("foretold", list(values))
+            raise optuna.TrialPruned
+        return values
+
+    def known_best(study: optuna.Study) -> float:
+        return area([(error(trial.params), price(trial.params)) for trial in study.trials])
+
+    taught = search(ours(), 40, partial(run, foretell=True))
+    untaught = search(ours(), 40, partial(run, foretell=False))
+    assert known_best(taught) > known_best(untaught)
+    # And as much as a search that was told all of it.
+    assert known_best(taught) == pytest.approx(known_best(search(ours(), 40)), rel=0.02)
+
+
+def test_rare_feasible_networks_are_found_where_none_is_known() -> None:
+    """A network that breaks the limit has no values: constraints are all that there is to learn."""
+
+    def run(trial: Trial) -> tuple[float, float]:
+        params = suggest(trial)
+        slow = sum(params.values()) + params["block5"]
+        trial.set_constraint("latency", slow - 2.5)  # of 729 networks, 22 keep it
+        if slow > 2.5:
+            raise optuna.TrialPruned
+        return error(params), price(params)
+
+    found = search(ours(), 40, run)
+    assert len(found.get_trials(states=(TrialState.COMPLETE,))) >= 10
 
 
 def test_broken_networks_do_not_mislead() -> None:

@@ -293,3 +293,14 @@ def test_read_training_reads_a_stored_trial() -> None:
     signs = {"macs": 1, "speed": -1, "latency_ms": 1}
     expected = Training((0.1, 0.3), {"macs": 5e6, "speed": -80.0})
     assert read_training(study.trials[0].user_attrs, signs) == expected
+
+
+def test_foretold_is_what_the_finished_let_expect_and_at_least_what_was_reached() -> None:
+    peers = noisy_peers()
+    judged = Training((0.5,) * RUNG, {"macs": 1e8})
+    foretold = RULE.foretell(judged, peers)
+    assert foretold == pytest.approx(RULE.final(judged, peers, margin=0))
+    assert RULE.final(judged, peers, margin=3) > foretold
+    assert RULE.foretell(replace(judged, curve=(0.999,) * RUNG), peers) >= 0.999
+    assert RULE.foretell(judged, []) == 0.5  # nobody to tell by
+    assert NeverStop().foretell(judged, peers) == 0.5

@@ -77,6 +77,7 @@ class Catalogue:
     space: Space
     knowledge: Knowledge
     entries: dict[bytes, Entry | KeyError] = field(default_factory=dict)
+    settled: dict[bytes, Floats] = field(default_factory=dict)  # by the row as it was drawn
 
     @cached_property
     def forms(self) -> dict[Hashable, Floats]:
@@ -98,6 +99,12 @@ class Catalogue:
             self.entries[key] = self._look(row)
         return self.entries[key]
 
+    def settle(self, rows: Floats) -> Floats:
+        """Rows without the values that mean nothing; each is looked at once where it is told."""
+        if self.space.meaningful is None:
+            return self.space.settle(rows)
+        return np.stack([self._settle(row) for row in rows])
+
     def new(
         self, rows: Floats, taken: AbstractSet[Hashable]
     ) -> tuple[Batch, list[tuple[Floats, KeyError]]]:
@@ -105,7 +112,7 @@ class Catalogue:
         the rows that need an unknown parameter."""
         found: dict[Hashable, Found] = {}
         unknown = []
-        for row in self.space.settle(rows):
+        for row in self.settle(rows):
             entry = self.entry(row)
             if isinstance(entry, KeyError):
                 unknown.append((row, entry))
@@ -114,6 +121,14 @@ class Catalogue:
             else:
                 found.setdefault(entry.identity, (entry.row, entry.costs, entry.features))
         return as_batch(list(found.values())), unknown
+
+    def _settle(self, row: Floats) -> Floats:
+        key = row.tobytes()
+        if key not in self.settled:
+            if len(self.settled) >= MAX_REMEMBERED:
+                self.settled.clear()
+            self.settled[key] = self.space.settle(row[None])[0]
+        return self.settled[key]
 
     def _look(self, row: Floats) -> Entry | KeyError:
         know, params = self.knowledge, self.space.params(row)

@@ -46,7 +46,8 @@ class CostAwareSampler(BaseSampler):
 
     The first `n_startup_trials`, queued ones among them, are unlike each other and spread over the
     range of the exact objectives; one later trial in twenty is a random network. Networks that
-    still run count as if they came out as predicted. Constraints (`trial.set_constraint`) are
+    still run count as if they came out as predicted; a pruned trial teaches by its user attribute
+    `foretold`, the values that it would have had. Constraints (`trial.set_constraint`) are
     learned, and a proposal keeps them in all likelihood.
 
     A proposal depends on the seed, the trials before it and what is stored of them alone: a new

@@ -43,6 +43,9 @@ class EarlyStop(Protocol):
         self, training: Training, peers: Sequence[Training], *, baseline: bool = False
     ) -> bool: ...
 
+    def foretell(self, training: Training, peers: Sequence[Training]) -> float:
+        """The top-1 that a training that was stopped would have ended with, as a fraction."""
+
 
 @dataclass(frozen=True)
 class NeverStop:
@@ -52,6 +55,9 @@ class NeverStop:
         self, training: Training, peers: Sequence[Training], *, baseline: bool = False
     ) -> bool:
         return False
+
+    def foretell(self, training: Training, peers: Sequence[Training]) -> float:
+        return training.curve[-1]
 
 
 @dataclass(frozen=True)
@@ -104,13 +110,27 @@ class RankStop:
 
     def beaten(self, training: Training, finished: Sequence[Training]) -> bool:
         """Whether a finished network is no dearer, and better than this one can become."""
-        epoch = len(training.curve)
-        everyone = [training, *finished]
-        costs = costs_of(everyone, training)
-        x = np.column_stack([quarters(everyone, epoch, self.parts), scaled(costs)])
+        costs = costs_of([training, *finished], training)
         final = np.array([peer.curve[self.epochs - 1] for peer in finished])
         rivals = final[(costs[1:] <= costs[0]).all(axis=1)]
-        return len(rivals) > 0 and bool(rivals.max() > highest(x[1:], final, x[0], self.margin))
+        return len(rivals) > 0 and bool(
+            rivals.max() > self.final(training, finished, margin=self.margin)
+        )
+
+    def foretell(self, training: Training, peers: Sequence[Training]) -> float:
+        """As it was foretold, without the margin; at least what was reached."""
+        finished = [p for p in peers if len(p.curve) >= self.epochs and comparable(p, training)]
+        foretold = self.final(training, finished, margin=0)
+        return min(max(foretold if math.isfinite(foretold) else 0, *training.curve), 1.0)
+
+    def final(self, training: Training, finished: Sequence[Training], *, margin: float) -> float:
+        """The accuracy at the end, foretold from curve and costs, plus standard errors."""
+        epoch = len(training.curve)
+        everyone = [training, *finished]
+        costs = scaled(costs_of(everyone, training))
+        x = np.column_stack([quarters(everyone, epoch, self.parts), costs])
+        final = np.array([peer.curve[self.epochs - 1] for peer in finished])
+        return highest(x[1:], final, x[0], margin)
 
 
 def comparable(peer: Training, training: Training) -> bool:
@@ -154,6 +174,8 @@ def highest(x: Floats, y: Floats, new: Floats, margin: float) -> float:
     value; rows whose y is far below the others' (broken networks) are left out. Infinite where
     there are too few rows to tell.
     """
+    if not len(y):
+        return math.inf
     middle = np.median(y)
     sound = y >= middle - SPREADS * 1.4826 * np.median(np.abs(y - middle))
     centre, spread = x[sound].mean(axis=0), x[sound].std(axis=0)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from nasattn.search.encoding import Distributions, Params
 from nasattn.search.values import Floats
 
 PROPOSAL = "cost_aware:proposal"  # attribute of a trial: its params before they are asked for
+FORETOLD = "foretold"  # user attribute of a pruned trial: what its objectives would have come to
 GIVEN_UP = "given_up"  # attribute of a trial that is as if it had never been (search.storage)
 
 
@@ -23,7 +25,7 @@ class History:
 
     index: int  # how many trials were asked before
     signs: Floats
-    complete: Sequence[FrozenTrial]
+    complete: Sequence[FrozenTrial]  # and pruned ones with what was foretold of them as values
     constrained: Sequence[FrozenTrial]  # finished ones that tell of constraints
     running: Sequence[Params]
     tried: Sequence[Params]  # of all trials, also those that wait in the queue
@@ -44,7 +46,7 @@ def read_history(study: Study, trial: FrozenTrial, distributions: Distributions)
     """The history of a trial; `distributions` are those of the params that are proposed."""
     others = other_trials(study, trial)
     params = [(other.state, _params(other, distributions)) for other in others]
-    complete = [t for t in others if t.state == TrialState.COMPLETE]
+    complete = [t for t in map(_as_foretold, others) if t.state == TrialState.COMPLETE]
     return History(
         index=count_before(others, trial),
         signs=np.array([-1.0 if d == StudyDirection.MAXIMIZE else 1.0 for d in study.directions]),
@@ -65,6 +67,15 @@ def named_constraints(trial: FrozenTrial) -> dict[str, float]:
 def as_attribute(params: Params, distributions: Distributions) -> str:
     """Params as text for the attribute PROPOSAL."""
     return json.dumps({name: distributions[name].to_internal_repr(params[name]) for name in params})
+
+
+def _as_foretold(trial: FrozenTrial) -> FrozenTrial:
+    """A pruned trial of which values are foretold as if it had come to them."""
+    if trial.state != TrialState.PRUNED or FORETOLD not in trial.user_attrs:
+        return trial
+    foretold = copy(trial)
+    foretold.state, foretold.values = TrialState.COMPLETE, trial.user_attrs[FORETOLD]
+    return foretold
 
 
 def _params(trial: FrozenTrial, distributions: Distributions) -> Params:

@@ -21,20 +21,75 @@ from nasattn.search.values import Floats
 N_BUDGETS = 512
 N_EXAMPLES = 300  # that a surrogate learns from
 MIN_EXAMPLES = 4  # before there is an outlook
+N_NEAREST = 10  # networks to breed from, where none is known to keep the constraints
 WORST = 0.99  # of random networks are better than the reference point
 
 
 def get_outlook(
     catalogue: Catalogue, history: History, pool: Batch, rng: np.random.Generator
-) -> "Outlook | None":
-    """The outlook of a study, None while too few trials are complete; `pool`: random networks."""
+) -> "Feasibility | None":
+    """The outlook of a study; `pool`: random networks.
+
+    While too few trials are complete, that of keeping the constraints, if some were broken; else
+    None.
+    """
     trials, batch = describe_trials(catalogue, _some(history.complete, rng))
-    if len(trials) < MIN_EXAMPLES:
-        return None
-    return Outlook(catalogue, history, pool, trials, batch, rng)
+    if len(trials) >= MIN_EXAMPLES:
+        return Outlook(catalogue, history, pool, trials, batch, rng)
+    feasibility = Feasibility(catalogue, history, pool, rng)
+    return feasibility if feasibility.limits else None
 
 
-class Outlook:
+class Feasibility:
+    """Surrogates of the constraints that were broken.
+
+    `front` are the rows of the networks that came nearest to keeping them.
+    """
+
+    def __init__(
+        self, catalogue: Catalogue, history: History, pool: Batch, rng: np.random.Generator
+    ) -> None:
+        self.catalogue, self.history = catalogue, history
+        self.scale = standardise(np.hstack([pool.costs, pool.features]))
+        learned = (self.learn_limit(name, rng) for name in _broken(history.constrained))
+        self.limits = [limit for limit in learned if limit is not None]
+        worst = [max(named_constraints(trial).values()) for trial in history.constrained]
+        nearest = np.argsort(worst, kind="stable")[:N_NEAREST]
+        tried = [history.constrained[i].params for i in nearest]
+        self.front = catalogue.space.rows(tried)
+
+    def score(self, batch: Batch) -> Floats:
+        """The probability that all constraints hold."""
+        return self.hold(self.inputs(batch))
+
+    def hold(self, inputs: Inputs) -> Floats:
+        """The probability that all constraints hold: (n,)."""
+        chance = np.ones(len(inputs.columns))
+        for limit in self.limits:
+            mean, sd = limit.predict(inputs)
+            chance *= ndtr((limit.warp(np.zeros(1)) - mean) / sd)
+        return chance
+
+    def inputs(self, batch: Batch) -> Inputs:
+        space = self.catalogue.space
+        return Inputs(
+            columns=space.similarity_columns(batch.rows),
+            owners=space.owners,
+            counts=space.count_columns(batch.rows),
+            linear=self.scale(np.hstack([batch.costs, batch.features])),
+        )
+
+    def learn_limit(self, name: str, rng: np.random.Generator) -> Surrogate | None:
+        """What a constraint comes to; None where too few trials tell."""
+        told = [t for t in self.history.constrained if name in named_constraints(t)]
+        trials, batch = describe_trials(self.catalogue, _some(told, rng))
+        if len(trials) < MIN_EXAMPLES:
+            return None
+        values = np.array([named_constraints(trial)[name] for trial in trials])
+        return Surrogate(self.inputs(batch), values, errors=False)
+
+
+class Outlook(Feasibility):
     """Surrogates of all that is dear, and at each budget the value that is to be beaten.
 
     `front` are the rows of the networks that none beats so far.
@@ -49,14 +104,12 @@ class Outlook:
         batch: Batch,
         rng: np.random.Generator,
     ) -> None:
-        self.catalogue, self.history = catalogue, history
+        super().__init__(catalogue, history, pool, rng)
         self.exact = list(catalogue.knowledge.exact)
-        self.scale = standardise(np.hstack([pool.costs, pool.features]))
         values = np.array([trial.values for trial in trials]) * history.signs
         dear = [i for i in range(len(history.signs)) if i not in self.exact]
         inputs = self.inputs(batch)
         self.main, *self.others = (Surrogate(inputs, values[:, i]) for i in dear)
-        self.limits = [self.learn_limit(name, rng) for name in _broken(history.constrained)]
 
         feasible = [all(v <= 0 for v in trial.constraints.values()) for trial in trials]
         reached = np.where(self.main.kept, self.main.median(inputs), values[:, dear[0]])[feasible]
@@ -83,22 +136,10 @@ class Outlook:
         """Expected hypervolume improvement, times the probability that all constraints hold."""
         inputs = self.inputs(batch)
         mean, sd = self.main.predict(inputs)
-        scores = expected_hypervolume(
+        improvement = expected_hypervolume(
             mean, sd, self.costs(batch), self.budgets, self.targets, self.main.warp
         )
-        for limit in self.limits:
-            mean, sd = limit.predict(inputs)
-            scores *= ndtr((limit.warp(np.zeros(1)) - mean) / sd)
-        return scores
-
-    def inputs(self, batch: Batch) -> Inputs:
-        space = self.catalogue.space
-        return Inputs(
-            columns=space.similarity_columns(batch.rows),
-            owners=space.owners,
-            counts=space.count_columns(batch.rows),
-            linear=self.scale(np.hstack([batch.costs, batch.features])),
-        )
+        return improvement * self.hold(inputs)
 
     def costs(self, batch: Batch) -> Floats:
         """All objectives but the first dear one, minimised; further dear ones as expected."""
@@ -106,13 +147,6 @@ class Outlook:
         return np.column_stack(
             [exact, *(other.median(self.inputs(batch)) for other in self.others)]
         )
-
-    def learn_limit(self, name: str, rng: np.random.Generator) -> Surrogate:
-        """What a constraint comes to."""
-        told = [t for t in self.history.constrained if name in named_constraints(t)]
-        trials, batch = describe_trials(self.catalogue, _some(told, rng))
-        values = np.array([trial.constraints[name] for trial in trials])
-        return Surrogate(self.inputs(batch), values, errors=False)
 
 
 def standardise(table: Floats) -> Callable[[Floats], Floats]:

@@ -18,7 +18,7 @@ from nasattn.objectives import Cost
 from nasattn.search.artifacts import attach, curve_csv
 from nasattn.search.candidates import Candidates
 from nasattn.search.early_stop import EARLY_STOP, EarlyStop, Training, read_training
-from nasattn.search.history import named_constraints
+from nasattn.search.history import FORETOLD, named_constraints
 from nasattn.search.samplers import SAMPLERS, Proposer
 from nasattn.search.spec import StudySpec
 from nasattn.space import SearchSpace
@@ -103,6 +103,27 @@ def counts(trial: FrozenTrial) -> bool:
     return is_new(trial) and state_of(trial) != "infeasible"
 
 
+@dataclass(frozen=True)
+class Judge:
+    """Judges one training by an early stopping rule and the trainings before it."""
+
+    rule: EarlyStop
+    costs: Mapping[str, int]  # objectives known before training, with their signs
+    peers: Sequence[Training]
+    baseline: bool  # is never stopped
+
+    def stops(self, curve: Sequence[Epoch], values: Mapping[str, float]) -> bool:
+        return self.rule.stops(self._training(curve, values), self.peers, baseline=self.baseline)
+
+    def foretell(self, evaluation: Evaluation) -> float:
+        """The top-1 that a stopped training would have ended with."""
+        return self.rule.foretell(self._training(evaluation.curve, evaluation.values), self.peers)
+
+    def _training(self, curve: Sequence[Epoch], values: Mapping[str, float]) -> Training:
+        costs = {name: sign * values[name] for name, sign in self.costs.items()}
+        return Training(tuple(epoch.top1 for epoch in curve), costs)
+
+
 @dataclass
 class _Search:
     study: optuna.Study
@@ -180,27 +201,26 @@ class _Search:
         if arch.arch_id in self.known:
             return self.tell_again(trial, self.known[arch.arch_id])
         self.watcher.started(trial.user_attrs.get("baseline", arch.arch_id), self.spent)
+        judge = Judge(self.early_stop, self.costs(), self.peers(), "baseline" in trial.user_attrs)
         try:
-            evaluation = self.evaluate(arch, self.watcher.epoch, self.judge(trial))
+            evaluation = self.evaluate(arch, self.watcher.epoch, judge.stops)
         except Exception as e:  # a bug: it shows itself, and the next start goes on behind it
             self.tell(trial, Evaluation("failed", reason=f"bug: {e!r}"))
             raise
         write_artifacts(trial, arch, evaluation, self.artifacts)
+        if evaluation.state == "stopped":
+            values = {"top1": judge.foretell(evaluation), **evaluation.values}
+            trial.set_user_attr(FORETOLD, [values[name] for name in self.spec.objectives])
         return self.tell(trial, evaluation)
 
-    def judge(self, trial: Trial) -> Stops:
-        """Whether the training of a trial ends early, by those before it."""
+    def costs(self) -> dict[str, int]:
+        """The objectives that are known before training, with their signs."""
         rows = self.spec.objective_rows()
-        signs = {row.name: row.sign for row in rows if row.cost != Cost.TRAINED}
-        peers = [read_training(earlier.user_attrs, signs) for earlier in self.known.values()]
+        return {row.name: row.sign for row in rows if row.cost != Cost.TRAINED}
 
-        def stops(curve: Sequence[Epoch], values: Mapping[str, float]) -> bool:
-            costs = {name: sign * values[name] for name, sign in signs.items()}
-            training = Training(tuple(epoch.top1 for epoch in curve), costs)
-            baseline = "baseline" in trial.user_attrs
-            return self.early_stop.stops(training, peers, baseline=baseline)
-
-        return stops
+    def peers(self) -> list[Training]:
+        """The trainings of the study so far."""
+        return [read_training(trial.user_attrs, self.costs()) for trial in self.known.values()]
 
     def tell(self, trial: Trial, evaluation: Evaluation) -> FrozenTrial:
         """Write what was found; the tell comes last, so that a kill before it redoes the trial."""
