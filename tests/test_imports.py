@@ -54,6 +54,7 @@ ONLY = {
         "search.improvement",
         "search.selection",
         "search.control",
+        "cost.predictor",
     ],
     "moocore": ["search.fronts"],
     "statsmodels": ["ablation"],
