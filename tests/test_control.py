@@ -22,6 +22,8 @@ def study(name: str, networks: Iterable[tuple[float, float, int]], storage: Any)
     made = optuna.create_study(
         study_name=name, storage=storage, directions=["maximize", "minimize"]
     )
+    sampler = "random" if name.endswith("-control") else "cost_aware"
+    made.set_user_attr("settings", {"sampler": sampler, "seed": 0})
     for top1, macs, depth in networks:
         arch = network(depth)
         values = {"top1": top1, "macs": macs, "params": 5.0}
@@ -47,7 +49,7 @@ def test_baselines_are_shared_once() -> None:
     for _ in range(2):
         share_start(search, control)
     assert [t.user_attrs for t in control.get_trials()] == [{"baseline": "lam"}]
-    assert control.user_attrs == {"n_val": 145}
+    assert control.user_attrs["n_val"] == 145
 
 
 def test_hypervolumes_are_of_both_on_one_scale() -> None:
@@ -61,6 +63,17 @@ def test_hypervolumes_are_of_both_on_one_scale() -> None:
     # At (1, 0.5) and (0.5, 1), from (1.1, 1.1).
     assert found.random == pytest.approx(0.1 * 0.6 + 0.6 * 0.1 - 0.1 * 0.1)
     assert (found.n_search, found.n_random) == (1, 2)
+    assert not found.is_fair
+
+
+def test_another_search_of_that_name_is_no_control() -> None:
+    for settings in ({"sampler": "random", "seed": 1}, {"sampler": "tpe", "seed": 0}):
+        storage = optuna.storages.InMemoryStorage()
+        search = study("a", [(0.9, 1.0, 1)], storage)
+        other = study("a-control", [(0.8, 2.0, 1)], storage)
+        assert read_control(search, ROWS) is not None
+        other.set_user_attr("settings", settings)
+        assert read_control(search, ROWS) is None
 
 
 def test_control_without_a_network_says_nothing() -> None:

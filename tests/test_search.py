@@ -154,9 +154,10 @@ def test_no_network_is_evaluated_twice_and_an_exhausted_space_ends_the_search(
     if sampler == "cost_aware":  # it knows that none is left
         assert search.ending == "exhausted"
         assert [is_new(t) for t in trials] == [True] * 6 + [False]
-    else:
-        assert search.ending == "in vain"
-        assert [is_new(t) for t in trials[-30:]] == [False] * 30
+        assert trials[-1].user_attrs["given_up"] == "nothing is left to propose"
+        return
+    assert search.ending == "in vain"
+    assert [is_new(t) for t in trials[-30:]] == [False] * 30
     again = trials[-1]
     first = trials[again.user_attrs["duplicate_of"]]
     assert (again.values, again.state) == (first.values, first.state)

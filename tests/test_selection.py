@@ -7,7 +7,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nasattn.evaluate import Evaluation
-from nasattn.objectives import OBJECTIVES
+from nasattn.objectives import OBJECTIVES, parse_constraint
 from nasattn.search.fronts import contributions, hypervolume, ranks, scaled
 from nasattn.search.selection import (
     RUNS,
@@ -91,7 +91,9 @@ def test_every_run_is_kept_and_none_made_twice() -> None:
         lambda trial, seed: Evaluation("failed", reason="out of memory"),
         watcher,
     )
-    assert missing(study, best, (1, 2)) == []
+    again = [(seed, trial.user_attrs["arch_id"]) for seed, trial in missing(study, best, (1, 2))]
+    assert again == [(2, "b")]  # it failed
+    assert read_selection(study, ROWS).n_failed == 1
     assert study.user_attrs[RUNS]["b"]["2"]["reason"] == "out of memory"
     assert read_selection(study, ROWS).runs == {"a": {"1": 0.6, "2": 0.7}, "b": {"1": 0.6}}
     assert sorted(watcher.seen) == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
@@ -117,13 +119,40 @@ def test_chance_of_the_front_follows_the_spread() -> None:
     assert found == judge(runs, {"a": 1.0, "b": 2.0, "c": 3.0})
 
 
-def test_chance_is_that_of_the_t_distribution() -> None:
+def test_chance_is_that_of_the_multivariate_t_distribution() -> None:
     """Two networks, the dearer on the front iff its true mean is above the other's."""
     found = judge({"a": [0.80, 0.82], "b": [0.82, 0.84]}, {"a": 1.0, "b": 2.0})
     rng = np.random.default_rng(1)
     spread = np.sqrt(0.0002) / np.sqrt(2)
-    draws = rng.standard_t(2, size=(2, 200_000)) * spread
+    draws = rng.standard_normal((2, 200_000)) * spread / np.sqrt(rng.chisquare(2, 200_000) / 2)
     assert found["b"].p_front == pytest.approx((0.83 + draws[1] > 0.81 + draws[0]).mean(), abs=0.02)
+
+
+def test_network_that_breaks_a_limit_on_top1_is_on_no_front_and_beats_none() -> None:
+    runs = {"a": {"1": 0.5, "2": 0.5}, "b": {"1": 0.9, "2": 0.9}}
+    values = {"a": {"macs": 1.0}, "b": {"macs": 2.0}}
+    free = Selection(runs, values, ROWS).judge()
+    assert [free[name].on_front for name in "ab"] == [True, True]
+    held = Selection(runs, values, ROWS, (parse_constraint("top1>=0.8"),)).judge()
+    assert [(held[name].on_front, held[name].p_front) for name in "ab"] == [(False, 0), (True, 1)]
+    none = Selection(runs, values, ROWS, (parse_constraint("top1>=0.99"),)).judge()
+    assert not any(none[name].on_front for name in "ab")
+
+
+def test_front_waits_until_every_finalist_was_trained_again() -> None:
+    study = made({"a": (0.9, 10), "b": (0.8, 5)})
+    best = finalists(study, ROWS, 2)
+
+    def evaluate(trial: FrozenTrial, seed: int) -> Evaluation:
+        if trial.user_attrs["arch_id"] == best[1].user_attrs["arch_id"]:
+            raise KeyboardInterrupt
+        return Evaluation("complete", {"top1": 0.5})
+
+    with pytest.raises(KeyboardInterrupt):
+        run_selection(study, missing(study, best, (1,)), evaluate, Quiet())
+    found = read_selection(study, ROWS)
+    assert found.unfinished
+    assert found.judge() == {}
 
 
 def test_one_run_each_has_no_interval() -> None:

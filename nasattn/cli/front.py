@@ -8,6 +8,7 @@ from nasattn.cli.words import plural
 from nasattn.objectives import OBJECTIVES
 from nasattn.report import Front, FrontRow
 from nasattn.report.front import describe
+from nasattn.search.control import Control
 
 LIKELY = 0.05  # chance of being on the front that makes a network worth a line below it
 
@@ -15,7 +16,7 @@ LIKELY = 0.05  # chance of being on the front that makes a network worth a line 
 def front_table(front: Front) -> Table:
     """The front, its baselines starred; below a rule what did not reach it."""
     names = list(dict.fromkeys([*front.objectives, *([] if front.is_selected else ["params"])]))
-    chances = [number_column("P(front)")] if front.is_selected else []
+    chances = [number_column("P(front)")] if front.has_spread else []
     made = table(
         name_column("network"),
         *(number_column(OBJECTIVES[objective].heading) for objective in names),
@@ -37,7 +38,8 @@ def is_shown(found: FrontRow, front: Front) -> bool:
     """Whether a network off the front is in the table: where it may well belong there."""
     if found.is_baseline or not front.is_selected:
         return True
-    return found.selected is not None and (found.selected.p_front or 0) >= LIKELY
+    chance = found.selected.p_front if found.selected else 0.0
+    return chance is None or chance >= LIKELY
 
 
 def _cells(found: FrontRow, names: list[str], front: Front) -> list[str]:
@@ -47,7 +49,7 @@ def _cells(found: FrontRow, names: list[str], front: Front) -> list[str]:
         top1 = OBJECTIVES["top1"]
         spread = "" if again.half is None else f" ±{top1.show(again.half)}"
         values[names.index("top1")] = top1.show(again.top1) + spread
-    if front.is_selected:
+    if front.has_spread:
         chance = again.p_front if again else None
         values.append("-" if chance is None else f"{100 * chance:.0f} %")
     mark = BASELINE if found.is_baseline else " "
@@ -71,6 +73,8 @@ def front_words(front: Front) -> str:
             f"top1: one seed on {front.n_val:,} val-search pictures, good to ±{margin:.1f} points "
             "(95 %) before\nany spread of seeds: nearer ranks are ties"
         )
+    if front.is_unfinished:
+        words.append("the best are not all trained again yet: the same command goes on")
     if "latency_ms" in front.objectives:
         words.append(
             "latency_ms: eager torch, batch 1, one thread, by its ratio to mobilenet_v2 in\n"
@@ -79,41 +83,47 @@ def front_words(front: Front) -> str:
     if front.size_ranks:
         taus = ", ".join(f"{name} {tau:.2f}" for name, tau in front.size_ranks.items())
         words.append(f"size alone ranks top1 by Kendall's tau: {taus}")
-    if control := front.control:
-        words.append(
-            f"hypervolume: {control.search / control.random:.2f} times that of random search "
-            f"({control.n_search} and {control.n_random} networks;\none search each, so chance is "
-            "part of it)"
-        )
+    if front.control:
+        words.append(control_words(front.control))
     for network, operators in front.uncounted.items():
         words.append(f"macs of {network}: without {', '.join(operators)}, which have no rule")
     return "\n".join(words)
 
 
+def control_words(control: Control) -> str:
+    """What random search reached; nothing of it before it has had the same budget."""
+    if not control.is_fair:
+        return (
+            f"control: {control.n_random} of {control.n_search} trials; --control goes on with it"
+        )
+    return (
+        f"hypervolume: {control.search / control.random:.2f} times that of random search, "
+        f"{plural(control.n_search, 'trial')} each;\none search each, so chance is part of it"
+    )
+
+
 def selected_words(front: Front) -> list[str]:
     """What was trained again says, and what was not."""
     n_runs = sorted({len(row.selected.runs) for row in front.rows if row.selected})
-    runs = (
-        plural(n_runs[-1], "fresh seed")
-        if len(n_runs) == 1
-        else f"{n_runs[0]} to {n_runs[-1]} fresh seeds"
-    )
+    most = plural(n_runs[-1], "fresh seed")
+    runs = most if len(n_runs) == 1 else f"{n_runs[0]} to {most}"
     n_select = front.ground.get("n_select")
     where = f" on {n_select:,} val-select pictures" if n_select else ""
-    words = [
-        f"top1: mean over {runs}{where}, ± 95 % by their spread",
-        "P(front): chance of being on the front by it, all else as measured",
-    ]
+    words = [f"top1: mean over {runs}{where}"]
+    if front.has_spread:
+        words += [
+            "±: 95 % by the spread of seeds, taken to be the same for all networks",
+            "P(front): chance of being on the front by it, all else as measured",
+        ]
+    if front.n_failed_again:
+        words.append(f"{plural(front.n_failed_again, 'run')} failed; the same command tries again")
     hidden = [row for row in front.rows if not row.on_front and not is_shown(row, front)]
     once = [row for row in front.rows if row.selected is None and row.state == "complete"]
-    if any(row not in hidden for row in once):
+    if front.has_spread and any(row not in hidden for row in once):
         words.append("without ±: one seed of the search, not trained again")
     if again := sum(row.selected is not None for row in hidden):
         words.append(f"front.csv has {again} more of P(front) below {100 * LIKELY:.0f} %")
     if n := sum(row in hidden for row in once):
-        all_of_them = n + sum(row.selected is not None for row in front.rows)
-        words.append(
-            f"{plural(n, 'network')} more of the search's own front: --finalists {all_of_them} to "
-            "have\nthem judged"
-        )
+        n_all = n + sum(row.selected is not None for row in front.rows)
+        words.append(f"{n} more of the search's own front: --finalists {n_all} to judge them, too")
     return words

@@ -34,7 +34,7 @@ from nasattn.space import SearchSpace, load_space
 
 ENDINGS: dict[Ending, str] = {
     "budget": "",
-    "exhausted": "the space is exhausted: every network that keeps to the limits was tried",
+    "exhausted": "ended early: no other network of the space was found that keeps to the limits",
     "in vain": "ended early: nothing new was proposed that keeps to the limits",
 }
 STOPPING = {"none": "", "rank": ", early stopping by rank"}
@@ -64,18 +64,25 @@ def search_command(
     way: Training | LookingUp
     way = look_up(spec, space, changes) if spec.table else train(spec, space, console, cache_dir)
     spec = way.spec
+    control = replace(way, spec=control_of(spec)) if spec.control else None
+    if control:  # whether it may be gone on with is found out before anything is trained
+        check_storage(storage, control.spec.study_name, resume=resume)
+        with open_way(control, space, storage):
+            pass
     with open_way(way, space, storage) as opened:
         make_folder(folder)
         make_folder(artifact_dir(storage))
         console.print(plan(way), style="dim", markup=False)
         status = run(opened, space, way, console, artifact_dir(storage))
-    if spec.control and not status:
-        other = replace(way, spec=control_of(spec))
-        with open_way(other, space, storage) as control:
-            share_start(opened, control)
-            console.print(f"\nrandom search, in study {other.spec.study_name}", style="dim")
-            status = run(control, space, other, console, artifact_dir(storage))
-    show_front(console, read_front(opened), way, folder, storage)
+    try:
+        if control and not status:
+            with open_way(control, space, storage) as beside:
+                share_start(opened, beside)
+                name = control.spec.study_name
+                console.print(f"\nrandom search of the same budget: study {name}", style="dim")
+                status = run(beside, space, control, console, artifact_dir(storage))
+    finally:
+        show_front(console, opened, way, folder, storage)
     return status
 
 
@@ -232,10 +239,13 @@ def run(
     return 0
 
 
-def show_front(console: Console, front: Front, way: Way, folder: Path, storage: str) -> None:
+def show_front(console: Console, study: optuna.Study, way: Way, folder: Path, storage: str) -> None:
     """The table, what to make of it, where it is written, and the next command."""
+    front = read_front(study)
     if not front.rows:
-        console.print("no network finished yet")
+        spent = sum(map(counts, study.get_trials(deepcopy=False)))
+        tried = f"; {plural(spent, 'network')} tried, none keeps to the limits" if spent else ""
+        console.print(f"no network finished yet{tried}")
         return
     paths = write_front(front, folder)
     console.print(front_table(front))

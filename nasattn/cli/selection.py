@@ -32,20 +32,24 @@ def select(
     if not runs:
         return
     who = plural(len(best), "network") if len(best) > 1 else "network"
+    what, do = ("run", "look up") if spec.table else ("training", "do")
     console.print(
         f"\nthe best {who} again, over {plural(len(seeds), 'fresh seed')} "
-        f"({plural(len(runs), 'training')} to do)",
+        f"({plural(len(runs), what)} to {do})",
         style="dim",
     )
-    with SelectionProgress(console, len(runs)) as progress:
+    with SelectionProgress(console, len(runs), quiet=spec.table is not None) as progress:
         run_selection(study, runs, evaluate, progress)
 
 
 class SelectionProgress:
-    """A selection's Watcher for people. Time left: the mean of the runs so far, for each other."""
+    """A selection's Watcher for people. Time left: the mean of the runs so far, for each other.
 
-    def __init__(self, console: Console, n_runs: int) -> None:
-        self.console, self.n_runs, self.n_done = console, n_runs, 0
+    A `quiet` one has the bar alone.
+    """
+
+    def __init__(self, console: Console, n_runs: int, *, quiet: bool = False) -> None:
+        self.console, self.n_runs, self.n_done, self.quiet = console, n_runs, 0, quiet
         self.start = time.monotonic()
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -71,6 +75,8 @@ class SelectionProgress:
     def finished(self, trial: FrozenTrial, seed: int, run: Mapping[str, Any]) -> None:
         self.n_done += 1
         self.bar.update(self.task, completed=self.n_done)
+        if self.quiet:
+            return
         row = OBJECTIVES["top1"]
         said = f"failed: {run['reason']}" if run["top1"] is None else row.show(run["top1"])
         left = (time.monotonic() - self.start) / self.n_done * (self.n_runs - self.n_done)

@@ -69,6 +69,8 @@ class Front:
     ground: dict[str, Any]  # settings, environment, n_classes, n_val (pictures behind each top1)
     size_ranks: dict[str, float]  # Kendall's tau of top1 with params, macs, depth
     control: Control | None = None
+    n_failed_again: int = 0  # trainings with fresh seeds that came to no end
+    is_unfinished: bool = False  # whether networks are still to be trained again
 
     @property
     def is_selected(self) -> bool:
@@ -80,6 +82,11 @@ class Front:
         """Operators that the multiply-adds leave out, by network; mostly none."""
         found = {row.network: row.facts.get("static", {}).get("uncounted") for row in self.rows}
         return {network: names for network, names in found.items() if names}
+
+    @property
+    def has_spread(self) -> bool:
+        """Whether networks were trained again more than once."""
+        return any(row.selected and row.selected.p_front is not None for row in self.rows)
 
     @property
     def n_val(self) -> int:
@@ -100,7 +107,8 @@ def read_front(study: optuna.Study) -> Front:
     """The front of a study that `nasattn search` made: each network once, feasible ones only."""
     objectives = tuple(study.metric_names or ())
     rows = tuple(OBJECTIVES[name] for name in objectives)
-    selected = read_selection(study, rows).judge() if "top1" in objectives else {}
+    selection = read_selection(study, rows)
+    selected = selection.judge()
     front = {trial.number for trial in study.best_trials}
     first = [t for t in study.get_trials(deepcopy=False) if is_new(t) and "arch_id" in t.user_attrs]
     found = []
@@ -119,6 +127,8 @@ def read_front(study: optuna.Study) -> Front:
         ground,
         rank_by_size(study),
         read_control(study, rows) if rows else None,
+        selection.n_failed,
+        selection.unfinished,
     )
 
 

@@ -11,7 +11,7 @@ from nasattn.space import Params, SearchSpace
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-MAX_REMEMBERED = 50_000
+MAX_REMEMBERED = 60_000
 
 StaticValues = Callable[[Architecture], Mapping[str, float]]
 

@@ -11,8 +11,10 @@ import numpy as np
 from nasattn.search.encoding import Params, Space
 from nasattn.search.values import Floats
 
-MAX_REMEMBERED = 20_000
+MAX_REMEMBERED = 60_000
 MAX_LISTED = 10_000  # rows
+EVERYTHING = 50_000  # rows of a space that is gone through where no random network is new
+N_RESERVE = 10_000  # rows that are drawn of a larger one
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Catalogue:
     knowledge: Knowledge
     entries: dict[bytes, Entry | KeyError] = field(default_factory=dict)
     settled: dict[bytes, Floats] = field(default_factory=dict)  # by the row as it was drawn
+    _reserve: Floats | None = None
 
     @cached_property
     def forms(self) -> dict[Hashable, Floats]:
@@ -90,6 +93,17 @@ class Catalogue:
                 forms.setdefault(self.knowledge.identity(self.space.params(row)), row)
         return forms
 
+    def reserve(self, seed: int) -> Floats:
+        """All rows of a space, or many of a large one, that may be proposed; found once."""
+        if self._reserve is None:
+            every = self.space.every(EVERYTHING)
+            rng = np.random.default_rng([seed, N_RESERVE])
+            rows = self.settle(self.space.draw(rng, N_RESERVE) if every is None else every)
+            entries = map(self.entry, rows)
+            kept = [not isinstance(e, KeyError) and e.costs is not None for e in entries]
+            self._reserve = rows[kept]
+        return self._reserve
+
     def entry(self, row: Floats) -> Entry | KeyError:
         """What is known of a settled row; the KeyError where it needs an unknown parameter."""
         key = row.tobytes()
@@ -101,7 +115,7 @@ class Catalogue:
 
     def settle(self, rows: Floats) -> Floats:
         """Rows without the values that mean nothing; each is looked at once where it is told."""
-        if self.space.meaningful is None:
+        if self.space.meaningful is None or not len(rows):
             return self.space.settle(rows)
         return np.stack([self._settle(row) for row in rows])
 

@@ -8,8 +8,9 @@ from scipy.stats import kendalltau
 
 from nasattn.objectives import Objective
 from nasattn.search.fronts import hypervolume, minimised
-from nasattn.search.run import finished_networks, is_new, network_of
+from nasattn.search.run import counts, finished_networks, is_new, network_of
 from nasattn.search.spec import StudySpec
+from nasattn.spec import differences
 
 SUFFIX = "-control"
 SHARED = ("environment", "reference_ms", "n_val", "n_select", "n_classes")
@@ -40,16 +41,28 @@ class Control:
 
     search: float
     random: float
-    n_search: int  # networks that were trained to the end and keep to the limits
+    n_search: int  # trials of the budget that were spent
     n_random: int
+
+    @property
+    def is_fair(self) -> bool:
+        """Whether both have spent the same."""
+        return self.n_search == self.n_random
 
 
 def read_control(study: optuna.Study, objectives: tuple[Objective, ...]) -> Control | None:
-    """What random search reached beside a search; None where there was none."""
+    """What random search reached beside a search; None where there was none.
+
+    A study of that name with other settings is another search, and no control.
+    """
     try:
         name = f"{study.study_name}{SUFFIX}"
         control = optuna.load_study(study_name=name, storage=study._storage)
     except KeyError:
+        return None
+    settings = [one.user_attrs.get("settings", {}) for one in (study, control)]
+    changed = {path for path, *_ in differences(*settings)}
+    if changed - {"sampler"} or settings[1].get("sampler") != "random":
         return None
     found = [finished_networks(one) for one in (study, control)]
     if not all(found):
@@ -57,9 +70,8 @@ def read_control(study: optuna.Study, objectives: tuple[Objective, ...]) -> Cont
     own, random = (minimised([t.values for t in trials], objectives) for trials in found)
     every = np.vstack([own, random])
     low, high = every.min(axis=0), every.max(axis=0)
-    return Control(
-        hypervolume(own, low, high), hypervolume(random, low, high), len(own), len(random)
-    )
+    spent = (sum(map(counts, one.get_trials(deepcopy=False))) for one in (study, control))
+    return Control(hypervolume(own, low, high), hypervolume(random, low, high), *spent)
 
 
 def rank_by_size(study: optuna.Study) -> dict[str, float]:

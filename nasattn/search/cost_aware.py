@@ -118,7 +118,8 @@ class CostAwareSampler(BaseSampler):
         rest = space.draw(np.random.default_rng([self.seed, history.index, 1]), 1)[0]
         given = space.rows([history.fixed])
         whole = space.settle(np.where(np.isnan(given), rest, given))
-        if not (np.isnan(given) & ~np.isnan(whole)).any():  # nothing is left to propose
+        if not (np.isnan(given) & ~np.isnan(whole)).any():  # nothing is left to choose
+            self.exhausted = False
             return {}
         try:
             row = propose(self._catalogue, history, self.seed, self.n_startup_trials)

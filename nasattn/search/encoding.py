@@ -89,6 +89,8 @@ class Space:
 
         What a parent does not have is drawn anew.
         """
+        if not len(parents):
+            return self.draw(rng, 0)
         d = parents.shape[1]
         a, b = (parents[rng.integers(len(parents), size=n)] for _ in "ab")
         crossed = rng.random((n, 1)) < 0.3

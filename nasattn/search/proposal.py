@@ -13,7 +13,6 @@ from nasattn.search.values import Floats
 N_POOL = 1000  # random networks, the same for all proposals of a study
 N_BRED, N_GENERATIONS, N_PARENTS = 250, 2, 10  # those bred for this proposal, each generation
 EXPLORE_EVERY = 20  # one proposal of so many is a random network
-EVERYTHING = 50_000  # rows of a space that is gone through where no random network is new
 
 
 class ExhaustedError(Exception):
@@ -40,9 +39,10 @@ def propose(catalogue: Catalogue, history: History, seed: int, n_startup: int) -
         return _farthest(catalogue, history, np.array([row for row, _ in unknown]), rng)
     if unknown and not len(pool):
         raise unknown[0][1]
+    if not len(pool):  # few networks may be proposed: those like the ones that were found
+        pool, _ = new(space.breed(rng, describe_params(catalogue, history.tried).rows, N_BRED))
     if not len(pool):
-        every = space.every(EVERYTHING)
-        pool, _ = new(space.draw(rng, EVERYTHING) if every is None else every)
+        pool, _ = new(catalogue.reserve(seed))
     if not len(pool):
         raise ExhaustedError
     if not starting and index % EXPLORE_EVERY == 0:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -18,7 +18,7 @@ from nasattn.objectives import Cost
 from nasattn.search.artifacts import attach, curve_csv
 from nasattn.search.candidates import Candidates
 from nasattn.search.early_stop import EARLY_STOP, EarlyStop, Training, read_training
-from nasattn.search.history import FORETOLD, named_constraints
+from nasattn.search.history import FORETOLD, GIVEN_UP, named_constraints
 from nasattn.search.samplers import SAMPLERS, Proposer
 from nasattn.search.spec import StudySpec
 from nasattn.space import SearchSpace
@@ -35,7 +35,7 @@ TRIAL_STATES: dict[State, TrialState] = {
     "failed": TrialState.FAIL,
 }
 
-# budget: all trials were run; exhausted: the space has no other network that may be tried; in vain:
+# budget: all trials were run; exhausted: no other network was found that may be tried; in vain:
 # MAX_FREE_TRIALS proposals in a row were known, broke a limit or could not be built.
 Ending = Literal["budget", "exhausted", "in vain"]
 
@@ -158,11 +158,11 @@ class _Search:
         in_vain = 0
         while self.spent < self.spec.n_trials:
             told = self.run_trial()
+            if told is None:
+                return "exhausted"
             self.remember(told)
             in_vain = 0 if counts(told) else in_vain + 1
             self.watcher.finished(told, self.spent)
-            if getattr(self.study.sampler, "exhausted", False) and not self.waiting():
-                return "exhausted"
             if in_vain == MAX_FREE_TRIALS:
                 return "in vain"
         return "budget"
@@ -175,26 +175,31 @@ class _Search:
                 params = self.space.encode(get_baseline(name).architecture, name)
                 self.study.enqueue_trial(params, {"baseline": name})
 
-    def waiting(self) -> bool:
-        """Whether a network is in the queue."""
-        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
-
     def remember(self, trial: FrozenTrial) -> None:
         if is_new(trial) and "arch_id" in trial.user_attrs:
             self.known[trial.user_attrs["arch_id"]] = trial
         self.spent += counts(trial)
 
-    def run_trial(self) -> FrozenTrial:
-        """One trial from ask to tell."""
+    def run_trial(self) -> FrozenTrial | None:
+        """One trial from ask to tell; None where the sampler knows that nothing is left."""
         trials = self.study.get_trials(deepcopy=False)
         number = sum("given_up" not in trial.user_attrs for trial in trials)
         self.study.sampler = self.sampler(number)
         trial = self.study.ask()
         try:
-            arch = self.candidates.decode(self.space.suggest(trial))
+            params = self.space.suggest(trial)
+            if getattr(self.study.sampler, "exhausted", False):
+                trial.set_user_attr(GIVEN_UP, "nothing is left to propose")
+                self.study.tell(trial, state=TrialState.FAIL)
+                return None
+            arch = self.candidates.decode(params)
         except ArchitectureError as e:
             return self.tell(trial, Evaluation("infeasible", reason=f"cannot be built: {e}"))
-        except ValueError as e:  # queued by somebody else
+        except ValueError as e:
+            stored = self.study.get_trials(deepcopy=False)[trial.number]
+            if "fixed_params" not in stored.system_attrs:
+                raise
+            # It was queued by somebody else.
             return self.tell(trial, Evaluation("failed", reason=str(e)))
         trial.set_user_attr("arch_id", arch.arch_id)
         trial.set_user_attr("architecture", arch.to_json())
@@ -211,6 +216,9 @@ class _Search:
         if evaluation.state == "stopped":
             values = {"top1": judge.foretell(evaluation), **evaluation.values}
             trial.set_user_attr(FORETOLD, [values[name] for name in self.spec.objectives])
+            limits = [c for c in self.candidates.limits if c.objective.cost == Cost.TRAINED]
+            foretold = {str(c): c.violation(values[c.objective.name]) for c in limits}
+            evaluation = replace(evaluation, violations=evaluation.violations | foretold)
         return self.tell(trial, evaluation)
 
     def costs(self) -> dict[str, int]:

@@ -7,15 +7,17 @@ from typing import Any, Protocol
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 from scipy.stats import t as student
 
 from nasattn.evaluate import Evaluation
-from nasattn.objectives import Objective
+from nasattn.objectives import Constraint, Objective, parse_constraint
 from nasattn.search.fronts import Floats, contributions, minimised, ranks
 from nasattn.search.run import finished_networks
 
 RUNS = "selection"  # attribute of a study: arch_id -> seed -> what that training came to
+FINALISTS = "finalists"  # attribute of a study: the arch_ids of those to be trained again
 N_DRAWS = 10_000
 
 
@@ -40,10 +42,18 @@ def finalists(study: optuna.Study, objectives: Sequence[Objective], n: int) -> l
 def missing(
     study: optuna.Study, trials: Sequence[FrozenTrial], seeds: Iterable[int]
 ) -> list[tuple[int, FrozenTrial]]:
-    """The runs that are still to be made: all networks with one seed, then with the next."""
+    """The runs that are still to be made: all networks with one seed, then with the next.
+
+    Those that failed are made again.
+    """
     runs = study.user_attrs.get(RUNS, {})
+
+    def is_done(trial: FrozenTrial, seed: int) -> bool:
+        run = runs.get(trial.user_attrs["arch_id"], {}).get(str(seed), {})
+        return run.get("top1") is not None
+
     pairs = [(seed, trial) for seed in seeds for trial in trials]
-    return [(s, t) for s, t in pairs if str(s) not in runs.get(t.user_attrs["arch_id"], {})]
+    return [(seed, trial) for seed, trial in pairs if not is_done(trial, seed)]
 
 
 def run_selection(
@@ -53,6 +63,9 @@ def run_selection(
     watcher: Watcher,
 ) -> None:
     """Make the runs; each is written to the study when it is finished."""
+    known = study.user_attrs.get(FINALISTS, [])
+    ids = (trial.user_attrs["arch_id"] for _, trial in runs)
+    study.set_user_attr(FINALISTS, [*dict.fromkeys([*known, *ids])])
     for seed, trial in runs:
         watcher.started(trial, seed)
         evaluation = evaluate(trial, seed)
@@ -82,19 +95,26 @@ class Selected:
 
 @dataclass(frozen=True)
 class Selection:
-    """Networks that were trained again, with their other objectives: {arch_id: values}."""
+    """Networks that were trained again.
+
+    A network that breaks a limit on top1 is on no front, and beats none.
+    """
 
     runs: Mapping[str, Mapping[str, float]]  # arch_id -> seed -> top1
     values: Mapping[str, Mapping[str, float]]  # arch_id -> objective -> value, known otherwise
     objectives: tuple[Objective, ...]
+    limits: tuple[Constraint, ...] = ()
+    n_failed: int = 0  # runs that came to no end
+    unfinished: bool = False  # whether networks are still to be trained again
 
     def judge(self) -> dict[str, Selected]:
         """The noise-aware front, by arch_id.
 
         The spread of the seeds is taken to be one for all networks: s^2 is the mean of their
         variances, and a mean of k runs is sure to s / sqrt(k) by Student's t. The probability of
-        being on the front counts draws of the true means under which no other network is as good
-        in everything and better in something; costs and latency are taken as they were found.
+        being on the front counts draws of the true means (of a multivariate t, for s is shared)
+        under which no other network is as good in everything and better in something; costs and
+        latency are taken as they were found.
         """
         if not self.runs:
             return {}
@@ -102,12 +122,14 @@ class Selection:
         means = np.array([np.mean([*runs.values()]) for runs in self.runs.values()])
         freedom = int((n - 1).sum())
         errors = self.spread / np.sqrt(n) if freedom else np.zeros(len(n))
-        on_front = ranks(self.points(means)) == 0
+        on_front = self.front(means)
         p_front = None
         if freedom:
             rng = np.random.default_rng(0)
-            draws = means + errors * student.rvs(freedom, size=(N_DRAWS, len(n)), random_state=rng)
-            p_front = np.mean([ranks(self.points(draw)) == 0 for draw in draws], axis=0)
+            normal = rng.standard_normal((N_DRAWS, len(n)))
+            spread = np.sqrt(freedom / rng.chisquare(freedom, (N_DRAWS, 1)))
+            draws = means + errors * normal * spread
+            p_front = np.mean([self.front(draw) for draw in draws], axis=0)
         halves = errors * student.ppf(0.975, freedom) if freedom else errors
         return {
             arch_id: Selected(
@@ -127,25 +149,40 @@ class Selection:
         squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
         return float(np.sqrt(squares / sum(len(group) - 1 for group in groups)))
 
-    def points(self, top1: Floats) -> Floats:
-        """The objectives with these accuracies: (networks, objectives), smaller is better."""
+    def front(self, top1: Floats) -> NDArray[np.bool_]:
+        """Which networks are on the front with these accuracies: (networks,)."""
         rows = [
             [one if row.name == "top1" else values[row.name] for row in self.objectives]
             for one, values in zip(top1, self.values.values(), strict=True)
         ]
-        return minimised(rows, self.objectives)
+        kept = np.array([all(c.violation(float(x)) <= 0 for c in self.limits) for x in top1])
+        found = np.zeros(len(rows), dtype=bool)
+        if kept.any():
+            found[kept] = ranks(minimised(rows, self.objectives)[kept]) == 0
+        return found
 
 
 def read_selection(study: optuna.Study, objectives: tuple[Objective, ...]) -> Selection:
-    """The runs of a study's selection that came to an end."""
-    runs = {}
-    for arch_id, own in study.user_attrs.get(RUNS, {}).items():
-        found = {seed: run["top1"] for seed, run in own.items() if run["top1"] is not None}
-        if found:
-            runs[arch_id] = found
+    """The runs of a study's selection; none while a finalist has not been trained at all."""
+    settings = study.user_attrs.get("settings", {})
+    texts = (*settings.get("space", {}).get("constraints", ()), *settings.get("constraints", ()))
+    limits = [parse_constraint(text) for text in dict.fromkeys(texts)]
+    stored = study.user_attrs.get(RUNS, {})
+    known = {
+        arch_id: {seed: run["top1"] for seed, run in own.items() if run["top1"] is not None}
+        for arch_id, own in stored.items()
+    }
+    unfinished = any(arch_id not in stored for arch_id in study.user_attrs.get(FINALISTS, []))
     values = {
         trial.user_attrs["arch_id"]: trial.user_attrs["values"]
         for trial in finished_networks(study)
-        if trial.user_attrs.get("arch_id") in runs
+        if known.get(trial.user_attrs.get("arch_id")) and not unfinished
     }
-    return Selection({arch_id: runs[arch_id] for arch_id in values}, values, objectives)
+    return Selection(
+        {arch_id: known[arch_id] for arch_id in values},
+        values,
+        objectives,
+        tuple(limit for limit in limits if limit.objective.name == "top1"),
+        sum(run["top1"] is None for own in stored.values() for run in own.values()),
+        unfinished,
+    )
