@@ -345,6 +345,7 @@ def test_a_search_is_no_ablation() -> None:
 # The control arm
 
 
+@pytest.mark.slow
 def test_the_control_has_the_size_of_the_base() -> None:
     parts = lam_spec().parts
     plain = without(LAM, parts.values())

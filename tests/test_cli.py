@@ -162,6 +162,7 @@ def test_limits_that_nothing_keeps_end_early(
     assert "ended early: nothing new was proposed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_results_come_out_of_a_terminal_without_stars() -> None:
     Path("starred.yaml").write_text(
         "template: mobilenet_v2\nparameters: {stages.*.kernel: [3, 5]}\nbaselines: [mobilenet_v2]\n"

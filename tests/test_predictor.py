@@ -5,9 +5,11 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct, WhiteKernel
+from torch import nn
 
 from benchmarks.latency_predictor import features_of
 from nasattn.cost import LatencyPredictor
+from nasattn.cost.features import latency_features
 from nasattn.cost.predictor import MEAN, WEIGHT, Columns, Features
 from nasattn.errors import EvaluationError
 
@@ -60,16 +62,15 @@ def test_intervals_hold_as_often_as_they_promise(coverage: float) -> None:
     assert np.mean(held) == pytest.approx(coverage, abs=0.07)
 
 
-def test_left_out_is_each_network_predicted_by_the_others() -> None:
-    """The closed form against solving without the network, all weights kept."""
-    networks, latencies = drawn(20, seed=0, noise=0.05)
-    predictor = LatencyPredictor().fit(networks, latencies)
-    covariance = predictor.root @ predictor.root.T
-    z = (np.array(latencies) - predictor.mean) / predictor.scale
-    for i in (0, 7, 19):
-        rest = np.arange(20) != i
-        alone = covariance[i, rest] @ np.linalg.solve(covariance[np.ix_(rest, rest)], z[rest])
-        assert predictor.left_out[i] == pytest.approx((z[i] - alone) * predictor.scale)
+def test_error_is_that_of_networks_not_learned_from() -> None:
+    """What it says of itself is what others find, and no figure of its own memory."""
+    said, found = [], []
+    for seed in range(8):
+        predictor = LatencyPredictor().fit(*drawn(40, seed, noise=0.1))
+        networks, latencies = drawn(100, 1000 + seed, noise=0.1)
+        said.append(predictor.error)
+        found.append(np.median(np.abs(predictor.predict(networks)[0] / latencies - 1)))
+    assert np.mean(said) == pytest.approx(np.mean(found), rel=0.15)
 
 
 def test_predict_is_the_gaussian_process_of_a_kept_library() -> None:
@@ -180,3 +181,27 @@ def test_fifty_of_fbnets_networks_rank_the_others(device: str) -> None:
         ms, _, _ = predictor.predict([networks[i] for i in rest])
         found.append(spearmanr(ms, latencies[rest]).statistic)
     assert np.mean(found) > 0.97
+
+
+def test_latency_features_are_the_layers_work_by_kind() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.Conv2d(8, 8, 5, padding=2, groups=8, bias=False),
+        nn.Conv2d(8, 8, 1, groups=2, bias=False),
+        nn.Flatten(),
+        nn.Linear(8 * 16, 10),
+    )
+    assert latency_features(model, 4) == {
+        "0.macs of Conv2d 3x3": 3 * 8 * 9 * 16,
+        "0.numbers of Conv2d 3x3": 8 * 16,
+        "0.Conv2d 3x3": 1,
+        "1.macs of Conv2d 5x5 depthwise": 8 * 25 * 16,
+        "1.numbers of Conv2d 5x5 depthwise": 8 * 16,
+        "1.Conv2d 5x5 depthwise": 1,
+        "2.macs of Conv2d 1x1 grouped": 8 * 4 * 16,
+        "2.numbers of Conv2d 1x1 grouped": 8 * 16,
+        "2.Conv2d 1x1 grouped": 1,
+        "4.macs of Linear": 1280,
+        "4.numbers of Linear": 10,
+        "4.Linear": 1,
+    }

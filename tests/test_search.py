@@ -227,16 +227,17 @@ def kill(arch):
         os.kill(os.getpid(), signal.SIGKILL)
 
 fake = FakeEvaluator(before=kill)
-Search(Path(sys.argv[1]))(fake, 14)
+Search(Path(sys.argv[1]), sampler=sys.argv[3])(fake, 14)
 """
 
 
-def test_kill_9_in_mid_trial_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sampler", ["random", pytest.param("cost_aware", marks=pytest.mark.slow)])
+def test_kill_9_in_mid_trial_loses_nothing(tmp_path: Path, sampler: str) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    whole = Search(tmp_path / "a")(FakeEvaluator(), 14)
-    killed = [sys.executable, "-c", KILLED, str(tmp_path / "b"), "2"]
-    search = Search(tmp_path / "b")
+    whole = Search(tmp_path / "a", sampler=sampler)(FakeEvaluator(), 14)
+    killed = [sys.executable, "-c", KILLED, str(tmp_path / "b"), "2", sampler]
+    search = Search(tmp_path / "b", sampler=sampler)
     for done in (2, 4):  # a second kill: two more finished since
         process = subprocess.run(killed, check=False, cwd=Path(__file__).parents[1])
         assert process.returncode == -9
@@ -291,6 +292,7 @@ def test_a_stopped_network_counts_and_keeps_its_curve(tmp_path: Path) -> None:
         assert top1 == pytest.approx(12 * reached, abs=1e-3)  # curves are stored rounded
 
 
+@pytest.mark.slow
 def test_early_stopping_in_pieces_is_that_in_one_go(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
