@@ -5,7 +5,6 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -16,19 +15,12 @@ from pydantic import (
 from nasattn.attention.table import ATTENTIONS, all_options, get_kind
 from nasattn.blocks.table import BLOCKS, BlockKind
 from nasattn.errors import UnknownNameError, shown
-from nasattn.spec import Spec, fields_of
-
-
-def _known_block(name: str) -> str:
-    if name not in BLOCKS:
-        raise UnknownNameError("block", name, known=BLOCKS)
-    return name
-
+from nasattn.spec import Spec, fields_of, one_of
 
 Stride = Literal[1, 2]
 Kernel = Literal[3, 5, 7]
 Placement = Literal["after_spatial", "before_add", "after_stage"]
-Block = Annotated[str, AfterValidator(_known_block)]
+Block = Annotated[str, one_of("block", BLOCKS)]
 Norm = Literal["batch", "none", "lrn"]
 Act = Literal["relu", "relu6", "hard_swish", "silu"]
 

@@ -1,17 +1,17 @@
 """Typed, frozen values from plain data: the base of every specification, and its clear errors."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, NoReturn, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from nasattn.errors import NasattnError, hint, shown
+from nasattn.errors import NasattnError, UnknownNameError, hint, shown
 
 
 class Spec(BaseModel):
@@ -26,6 +26,17 @@ Line = Annotated[str, Field(pattern=LINE)]
 Name = Annotated[str, Field(pattern=NAME)]
 
 S = TypeVar("S", bound=Spec)
+
+
+def one_of(what: str, table: Collection[str]) -> AfterValidator:
+    """A field that names a row of a table; the error says which there are."""
+
+    def check(name: str) -> str:
+        if name not in table:
+            raise UnknownNameError(what, name, known=table)
+        return name
+
+    return AfterValidator(check)
 
 
 def parse(cls: type[S], data: object, where: str, error: type[NasattnError]) -> S:

@@ -13,7 +13,7 @@ from nasattn.objectives import Constraint, Objective, get_objective, parse_const
 from nasattn.search.early_stop import EARLY_STOP
 from nasattn.search.samplers import SAMPLERS
 from nasattn.space import SearchSpace
-from nasattn.spec import Spec, parse, read_yaml
+from nasattn.spec import Spec, one_of, parse, read_yaml
 from nasattn.train.recipe import Recipe, from_named
 
 
@@ -43,8 +43,8 @@ class StudySpec(Spec):
         default="quick", validate_default=True
     )
     n_trials: Annotated[int, Field(gt=0, le=1_000_000)] = 16
-    sampler: str = "cost_aware"
-    early_stop: str = "none"
+    sampler: Annotated[str, one_of("sampler", SAMPLERS)] = "cost_aware"
+    early_stop: Annotated[str, one_of("early stopping rule", EARLY_STOP)] = "none"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     n_seeds: Annotated[int, Field(ge=0, le=100)] = 3  # over which the best are trained again
     finalists: Annotated[int, Field(ge=1, le=1000)] | None = None  # how many; see n_finalists
@@ -67,20 +67,6 @@ class StudySpec(Spec):
     @classmethod
     def _readable_constraints(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(str(parse_constraint(text)) for text in texts)
-
-    @field_validator("sampler")
-    @classmethod
-    def _known_sampler(cls, name: str) -> str:
-        if name not in SAMPLERS:
-            raise UnknownNameError("sampler", name, known=SAMPLERS)
-        return name
-
-    @field_validator("early_stop")
-    @classmethod
-    def _known_rule(cls, name: str) -> str:
-        if name not in EARLY_STOP:
-            raise UnknownNameError("early stopping rule", name, known=EARLY_STOP)
-        return name
 
     @field_validator("evaluator")
     @classmethod
