@@ -125,6 +125,22 @@ def test_control_gives_random_search_the_same_budget(
     assert 0 < control["random"] < 1.22
 
 
+def test_another_search_in_the_controls_place_is_found_before_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ["--trials", "1", "--seeds", "0"]
+    assert nasattn(monkeypatch, *TINY, *short, "--name", "a-control", "--objective", "macs") == 0
+    capsys.readouterr()
+    assert nasattn(monkeypatch, *TINY, *short, "--name", "a", "--control") == 2
+    captured = capsys.readouterr()
+    assert "study 'a-control' in sqlite:///nasattn.db: settings differ" in captured.err
+    assert "1/1" not in captured.out
+    assert optuna.get_all_study_names("sqlite:///nasattn.db") == ["a-control"]
+    # Without a control of its own the search is none the worse for it.
+    assert nasattn(monkeypatch, *TINY, *short, "--name", "a") == 0
+    assert "random search" not in capsys.readouterr().out
+
+
 def test_early_stopping_is_in_the_plan(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ from nasattn.ablation.results import Values
 from nasattn.ablation.statistics import Pair, paired_differences
 from nasattn.arch import Architecture
 from nasattn.evaluate import Evaluation
+from nasattn.search.history import GIVEN_UP
 from nasattn.search.run import TRIAL_STATES, write_artifacts, write_facts
 from nasattn.train.loop import Epoch
 
@@ -70,7 +71,7 @@ def run_ablation(
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
     """The finished runs; one that was killed while it was being asked is none."""
     trials = study.get_trials(deepcopy=False)
-    return [t for t in trials if t.state.is_finished() and "given_up" not in t.user_attrs]
+    return [t for t in trials if t.state.is_finished() and GIVEN_UP not in t.user_attrs]
 
 
 def done_runs(study: optuna.Study) -> set[Run]:

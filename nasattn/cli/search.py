@@ -3,7 +3,6 @@
 import shlex
 import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,12 +23,12 @@ from nasattn.cli.study import prepare
 from nasattn.cli.words import plural
 from nasattn.evaluate import Evaluation, Setting, TrainingEvaluator, check_device, evaluate
 from nasattn.library import shipped
-from nasattn.objectives import get_objective
+from nasattn.objectives import Direction, get_objective
 from nasattn.report import Front, read_front, write_front
 from nasattn.search.control import control_of, share_start
 from nasattn.search.run import Ending, counts, network_of, run_search
 from nasattn.search.spec import TABLE, StudySpec, load_study_spec
-from nasattn.search.storage import artifact_dir, check_storage, open_study
+from nasattn.search.storage import artifact_dir, check_storage, check_study, open_study
 from nasattn.space import SearchSpace, load_space
 
 ENDINGS: dict[Ending, str] = {
@@ -67,16 +66,15 @@ def search_command(
     control = replace(way, spec=control_of(spec)) if spec.control else None
     if control:  # whether it may be gone on with is found out before anything is trained
         check_storage(storage, control.spec.study_name, resume=resume)
-        with open_way(control, space, storage):
-            pass
-    with open_way(way, space, storage) as opened:
+        check_study(storage, *described(control, space))
+    with open_study(storage, *described(way, space)) as opened:
         make_folder(folder)
         make_folder(artifact_dir(storage))
         console.print(plan(way), style="dim", markup=False)
         status = run(opened, space, way, console, artifact_dir(storage))
     try:
         if control and not status:
-            with open_way(control, space, storage) as beside:
+            with open_study(storage, *described(control, space)) as beside:
                 share_start(opened, beside)
                 name = control.spec.study_name
                 console.print(f"\nrandom search of the same budget: study {name}", style="dim")
@@ -189,12 +187,10 @@ def train(spec: StudySpec, space: SearchSpace, console: Console, cache_dir: Path
     return Training(spec, Setting(data, spec.recipe, rows, limits, spec.seed, spec.device))
 
 
-def open_way(way: Way, space: SearchSpace, storage: str) -> AbstractContextManager[optuna.Study]:
-    """The study of a way, for this process alone to write."""
+def described(way: Way, space: SearchSpace) -> tuple[str, dict[str, Direction], dict[str, Any]]:
+    """Name, directions and settings of a way's study."""
     directions = {row.name: row.direction for row in way.spec.objective_rows()}
-    return open_study(
-        storage, way.spec.study_name, directions, way.spec.settings(space, *way.source)
-    )
+    return way.spec.study_name, directions, way.spec.settings(space, *way.source)
 
 
 def plan(way: Way) -> str:

@@ -77,7 +77,7 @@ def run_search(
 
 def is_new(trial: FrozenTrial) -> bool:
     """Whether a trial is finished and the first one of its network."""
-    return trial.state.is_finished() and not {"duplicate_of", "given_up"} & trial.user_attrs.keys()
+    return trial.state.is_finished() and not {"duplicate_of", GIVEN_UP} & trial.user_attrs.keys()
 
 
 def finished_networks(study: optuna.Study) -> list[FrozenTrial]:
@@ -183,7 +183,7 @@ class _Search:
     def run_trial(self) -> FrozenTrial | None:
         """One trial from ask to tell; None where the sampler knows that nothing is left."""
         trials = self.study.get_trials(deepcopy=False)
-        number = sum("given_up" not in trial.user_attrs for trial in trials)
+        number = sum(GIVEN_UP not in trial.user_attrs for trial in trials)
         self.study.sampler = self.sampler(number)
         trial = self.study.ask()
         try:

@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from nasattn.arch import Architecture, parse_architecture
 from nasattn.errors import StudyError, UnknownNameError
 from nasattn.objectives import Direction
+from nasattn.search.history import GIVEN_UP
 from nasattn.spec import differences
 
 TRIAL = "trial:"  # before STUDY/NUMBER: the network of a stored trial
@@ -113,6 +114,15 @@ def check_storage(url: str, name: str, *, resume: bool) -> None:
             f"study {name!r} is in {without_password(url)} already; "
             "leave out --no-resume or give a --name"
         )
+
+
+def check_study(
+    url: str, name: str, directions: Mapping[str, Direction], settings: Mapping[str, Any]
+) -> None:
+    """StudyError where `open_study` would refuse a stored study; writes nothing."""
+    file = sqlite_file(url)
+    if not file or file.exists():
+        _check_settings(open_storage(url), url, name, directions, settings)
 
 
 def find_study(url: str, name: str, settings: Mapping[str, Any]) -> optuna.Study | None:
@@ -260,5 +270,5 @@ def _requeue(storage: RDBStorage, name: str) -> None:
         if {"arch_id", "baseline"} & trial.user_attrs.keys():
             storage.set_trial_state_values(trial_id, TrialState.WAITING)
         else:
-            storage.set_trial_user_attr(trial_id, "given_up", "killed while it was proposed")
+            storage.set_trial_user_attr(trial_id, GIVEN_UP, "killed while it was proposed")
             storage.set_trial_state_values(trial_id, TrialState.FAIL)
