@@ -35,9 +35,9 @@ from nasattn.ablation.sequential import Decision, Sequential
 from nasattn.ablation.spec import AblationSpec, load_ablation
 from nasattn.ablation.statistics import Pair
 from nasattn.arch import Architecture
-from nasattn.cli.app import DEFAULT_STORAGE
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.folders import check_folder, make_folder
+from nasattn.cli.options import DEFAULT_STORAGE
 from nasattn.cli.study import prepare
 from nasattn.cli.words import duration, plural, printable
 from nasattn.data.named import DATASETS

@@ -12,11 +12,11 @@ import torch
 from optuna.trial import FrozenTrial
 from rich.console import Console
 
-from nasattn.cli.app import DEFAULT_STORAGE
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.folders import check_folder, make_folder
 from nasattn.cli.front import front_table, front_words
 from nasattn.cli.look_up import LookingUp, look_up
+from nasattn.cli.options import DEFAULT_STORAGE
 from nasattn.cli.progress import SearchProgress
 from nasattn.cli.selection import select
 from nasattn.cli.study import prepare

@@ -1,0 +1,47 @@
+"""What the options of several commands have in common."""
+
+from typing import Annotated, Any
+
+import typer
+
+
+def whole_number(text: str) -> int:
+    """An option's whole number; the error shows the value, which Typer's own does not."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a whole number") from None
+
+
+def number(text: str) -> Any:
+    """An option that takes a whole number."""
+    return typer.Option(help=text, parser=whole_number, metavar="N")
+
+
+def name_of(text: str, metavar: str = "NAME") -> Any:
+    """An option that takes a name, or what `metavar` says."""
+    return typer.Option(help=text, metavar=metavar)
+
+
+DEFAULT_STORAGE = "sqlite:///nasattn.db"
+Storage = Annotated[str, name_of("Optuna storage that holds the studies.", "URL")]
+
+
+def load_plugins(targets: list[str] | None) -> None:
+    """Load each plug-in, before anything that may name its kind is read."""
+    if targets:
+        from nasattn.attention.plugins import load_plugin
+
+        for target in targets:
+            load_plugin(target)
+
+
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        help="An attention module of your own, from a file that is executed; repeatable.",
+        metavar="FILE.py:CLASS",
+        callback=load_plugins,
+    ),
+]
