@@ -44,6 +44,18 @@ class PluginError(NasattnError):
     """A plug-in that cannot be loaded, or a class that cannot be a kind of attention."""
 
 
+class RuntimeMissingError(NasattnError):
+    """A runtime that is not installed where it is needed."""
+
+    def __init__(
+        self, name: str, packages: Iterable[str], install: str, installed: Iterable[str]
+    ) -> None:
+        super().__init__(
+            f"runtime {name!r} lacks {', '.join(packages)}: {install}; "
+            f"installed here: {', '.join(installed)}"
+        )
+
+
 class UnknownNameError(NasattnError):
     """A name that is not in its table."""
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import nn
@@ -12,12 +12,15 @@ from torch import nn
 from nasattn.arch import Architecture
 from nasattn.baselines import get_baseline
 from nasattn.cost import Latency, LatencyMeter, PieceCounter, StaticCost, count_cost
+from nasattn.cost.bench import N_PICTURES, Bench
 from nasattn.data import ImageData
+from nasattn.data.augment import Normalise, to_float
 from nasattn.errors import StudyError
 from nasattn.initial import build_alike
-from nasattn.objectives import OBJECTIVES, Constraint, Cost, Objective
-from nasattn.train.loop import Epoch, train_model
+from nasattn.objectives import OBJECTIVES, Constraint, Cost, Objective, get_objective
+from nasattn.train.loop import Epoch, to_tensors, train_model
 from nasattn.train.recipe import Recipe
+from nasattn.turns import FREE, Turns
 
 State = Literal["complete", "infeasible", "stopped", "failed"]
 OnEpoch = Callable[[Epoch], None]
@@ -39,8 +42,15 @@ class Evaluation:
     reason: str = ""  # why it failed, is infeasible or was stopped
     curve: tuple[Epoch, ...] = ()
     static: StaticCost | None = None
-    latency: Latency | None = None
+    latencies: Mapping[str, Latency] = field(default_factory=dict)  # by objective
     seconds: float = 0.0
+
+
+class Meter(Protocol):
+    """What measures latency: a LatencyMeter, or a Bench."""
+
+    def measure(self, model: nn.Module) -> Latency: ...
+    def measure_reference(self) -> Latency: ...
 
 
 @dataclass(frozen=True)
@@ -53,9 +63,13 @@ class Setting:
     constraints: tuple[Constraint, ...] = ()
     seed: int = 0
     device: str = "cpu"
-    reference_ms: float | None = None  # the latency reference's median when the study began
+    # the latency reference's median when the study began, by objective
+    reference_ms: Mapping[str, float] = field(default_factory=dict)
     # arch_id -> networks whose initial weights it takes over, see `build_alike`
     lineages: Mapping[str, tuple[Architecture, ...]] = field(default_factory=dict)
+    turns: Turns = FREE
+    # what was started to measure, by objective; settings made from this one share it
+    meters: dict[str, Meter] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         size, n_classes = self.recipe.train_size, len(self.data.classes)
@@ -64,12 +78,25 @@ class Setting:
                 f"train_size: must be at least {n_classes} (a picture a class), is {size}"
             )
 
-    @cached_property
-    def meter(self) -> LatencyMeter:
-        """The latency meter, whose reference is MobileNetV2 on the same pictures."""
-        arch = get_baseline(LATENCY_REFERENCE).architecture.at_resolution(self.data.resolution)
-        model = self.build(arch)
-        return LatencyMeter(model, self.data.resolution, device=self.device)
+    def meter(self, objective: Objective) -> Meter:
+        """What measures a latency objective beside MobileNetV2 on the same pictures.
+
+        In this very process where the objective names no runtime. Raises EvaluationError where it
+        cannot be started.
+        """
+        if objective.name not in self.meters:
+            arch = get_baseline(LATENCY_REFERENCE).architecture.at_resolution(self.data.resolution)
+            self.meters[objective.name] = self._make_meter(objective, self.build(arch))
+        return self.meters[objective.name]
+
+    def _make_meter(self, objective: Objective, reference: nn.Module) -> Meter:
+        if objective.runtime is None:
+            size, device, turns = self.data.resolution, self.device, self.turns
+            return LatencyMeter(reference, size, device=device, turns=turns)
+        images, _ = to_tensors(self.data.train, "cpu")
+        some = to_tensors(self.data.val_search, "cpu")[0][:N_PICTURES]
+        pictures = Normalise.of(images)(to_float(some))
+        return Bench(objective.runtime, reference, pictures, turns=self.turns)
 
     def build(self, arch: Architecture) -> nn.Module:
         """The network with the study's initial weights (the same seed gives the same ones)."""
@@ -83,10 +110,9 @@ class Setting:
 
     def needed(self) -> list[Objective]:
         """Objectives to find, the limited ones and the free ones too, the cheapest first."""
-        names = [o.name for o in self.objectives]
-        names += [c.objective.name for c in self.constraints]
-        rows = (OBJECTIVES[name] for name in dict.fromkeys([*names, *ALWAYS_KNOWN]))
-        return sorted(rows, key=lambda row: row.cost)
+        limited = (c.objective for c in self.constraints)
+        rows = (*self.objectives, *limited, *(OBJECTIVES[name] for name in ALWAYS_KNOWN))
+        return sorted({row.name: row for row in rows}.values(), key=lambda row: row.cost)
 
 
 @dataclass(frozen=True)
@@ -114,7 +140,7 @@ class Candidate:
         self.values: dict[str, float] = {}  # found so far, by objective
         self.epochs: list[Epoch] = []  # as far as training came
         self.found_static: StaticCost | None = None
-        self.found_latency: Latency | None = None
+        self.latencies: dict[str, Latency] = {}  # by objective
 
     @cached_property
     def model(self) -> nn.Module:
@@ -125,18 +151,14 @@ class Candidate:
         self.found_static = count_cost(self.model, self.setting.data.resolution)
         return self.found_static
 
-    @cached_property
-    def latency(self) -> Latency:
-        self.found_latency = self.setting.meter.measure(self.model)
-        return self.found_latency
-
-    @property
-    def latency_ms(self) -> float:
+    def latency_ms(self, objective: str) -> float:
         """The ratio to the reference in the same rounds, times the reference's at the start.
 
         A machine that is slower today slows the reference as well, and so changes nothing.
         """
-        return self.latency.relative * (self.setting.reference_ms or self.latency.reference_ms)
+        latency = self.setting.meter(get_objective(objective)).measure(self.model)
+        self.latencies[objective] = latency
+        return latency.relative * self.setting.reference_ms.get(objective, latency.reference_ms)
 
     @cached_property
     def curve(self) -> tuple[Epoch, ...]:
@@ -150,6 +172,7 @@ class Candidate:
                 seed=setting.seed,
                 device=setting.device,
                 on_epoch=self._keep_epoch,
+                turns=setting.turns,
             )
         return tuple(self.epochs)
 
@@ -199,7 +222,7 @@ def evaluate(
         reason,
         curve=tuple(candidate.epochs),
         static=candidate.found_static,
-        latency=candidate.found_latency,
+        latencies=candidate.latencies,
         seconds=time.perf_counter() - start,
     )
 

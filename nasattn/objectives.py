@@ -3,11 +3,12 @@
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, Literal
 
 from nasattn.errors import StudyError, UnknownNameError
+from nasattn.runtimes.spec import RuntimeSpec, parse_runtime
 
 Direction = Literal["minimize", "maximize"]
 
@@ -22,7 +23,10 @@ class Cost(IntEnum):
 
 @dataclass(frozen=True)
 class Objective:
-    """A row of OBJECTIVES: a figure of a network, and which way is better."""
+    """A row of OBJECTIVES: a figure of a network, and which way is better.
+
+    One that is measured may say on what: `latency_ms@onnxruntime:threads=2`.
+    """
 
     name: str
     direction: Direction
@@ -31,10 +35,13 @@ class Objective:
     unit: str  # of a value times `scale`, for people
     scale: float = 1.0
     digits: int = 2
+    runtime: RuntimeSpec | None = None
 
     @property
     def heading(self) -> str:
-        """Name and unit for the head of a column: `macs M`, `latency_ms`."""
+        """Name and unit for the head of a column: `macs M`, `latency_ms`, `ms@onnxruntime`."""
+        if self.runtime:
+            return f"{self.unit}@{self.runtime}"
         return self.name if self.name.endswith(self.unit) else f"{self.name} {self.unit}"
 
     @property
@@ -44,12 +51,23 @@ class Objective:
 
     def say(self, value: float) -> str:
         """A value in a sentence: `top1 93.5 %`, `latency_ms 4.49`."""
-        unit = "" if self.heading == self.name else f" {self.unit}"
+        unit = "" if self.cost == Cost.MEASURED else f" {self.unit}"
         return f"{self.name} {self.show(value)}{unit}"
 
     def show(self, value: float) -> str:
         """A value in a column whose head is `heading`."""
         return f"{value * self.scale:.{self.digits}f}"
+
+
+@dataclass(frozen=True)
+class LatencyOn:
+    """Measures the latency objective of that name."""
+
+    objective: str
+
+    def __call__(self, candidate: Any) -> float:
+        found: float = candidate.latency_ms(self.objective)
+        return found
 
 
 OBJECTIVES: dict[str, Objective] = {
@@ -58,16 +76,27 @@ OBJECTIVES: dict[str, Objective] = {
         Objective("top1", "maximize", Cost.TRAINED, lambda c: c.curve[-1].top1, "%", 100, 1),
         Objective("macs", "minimize", Cost.STATIC, lambda c: float(c.static.macs), "M", 1e-6),
         Objective("params", "minimize", Cost.STATIC, lambda c: float(c.static.params), "M", 1e-6),
-        Objective("latency_ms", "minimize", Cost.MEASURED, lambda c: c.latency_ms, "ms"),
+        Objective("latency_ms", "minimize", Cost.MEASURED, LatencyOn("latency_ms"), "ms"),
     )
 }
 
 
 def get_objective(name: str) -> Objective:
-    """A row of OBJECTIVES; raises UnknownNameError."""
-    if name not in OBJECTIVES:
-        raise UnknownNameError("objective", name, known=OBJECTIVES)
-    return OBJECTIVES[name]
+    """A row of OBJECTIVES, or of a measured one `NAME@RUNTIME[:OPTION=VALUE,...]`.
+
+    Raises UnknownNameError, or StudyError for options that do not fit.
+    """
+    base, at, place = name.partition("@")
+    if base not in OBJECTIVES:
+        raise UnknownNameError("objective", base, known=OBJECTIVES)
+    row = OBJECTIVES[base]
+    if not at:
+        return row
+    if row.cost != Cost.MEASURED:
+        raise StudyError(f"objective {name!r}: {base} is the same on every runtime")
+    runtime = parse_runtime(place)
+    full = f"{base}@{runtime}"
+    return replace(row, name=full, measure=LatencyOn(full), runtime=runtime)
 
 
 @dataclass(frozen=True)
@@ -89,7 +118,7 @@ class Constraint:
 
 def parse_constraint(text: str) -> Constraint:
     """`NAME<=NUMBER` or `NAME>=NUMBER`; raises StudyError or UnknownNameError."""
-    match = re.fullmatch(r"\s*(\w+)\s*(<=|>=)\s*(\S+)\s*", text)
+    match = re.fullmatch(r"\s*(\w+(?:@\S+?)?)\s*(<=|>=)\s*(\S+)\s*", text)
     if not match:
         raise StudyError(f"constraint {text!r}: must be like 'macs<=120e6' or 'top1>=0.9'")
     name, sign, number = match.groups()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from onnxruntime import InferenceSession  # type: ignore[import-untyped]
+from onnxruntime import InferenceSession
 from timm.layers.helpers import make_divisible
 from timm.layers.selective_kernel import SelectiveKernel as TimmSelectiveKernel
 from timm.layers.split_attn import SplitAttn

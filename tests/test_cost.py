@@ -438,32 +438,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_measure_times_the_second_of_two_calls_in_turn(clock: Clock) -> None:
-    notes: list[str] = []
-    reference = Timed(clock, "reference", [50, 2], notes)  # the first, untimed call is slow
-    meter = LatencyMeter(reference, 8, rounds=4)
-    latency = meter.measure(Timed(clock, "own", [70, 6], notes))
-    assert notes == ["reference", "reference", "own", "own"] * 4
-    assert latency.median_ms == pytest.approx(6)
-    assert latency.reference_ms == pytest.approx(2)
-    assert latency.relative == pytest.approx(3)
-    assert latency.n == 4
-
-
-def test_measure_gives_percentiles_and_their_ratio(clock: Clock) -> None:
-    # Timed calls of 0 .. 10 ms in some order: percentiles 10, 50, 90 are 1, 5, 9. The reference
-    # takes 10 ms more: 11, 15, 19.
-    order = [3, 7, 0, 10, 5, 1, 9, 2, 8, 4, 6]
-    own = [t for ms in order for t in (0.0, float(ms))]
-    slow = [t for ms in order for t in (0.0, ms + 10.0)]
-    meter = LatencyMeter(Timed(clock, "", slow, []), 8, rounds=11)
-    latency = meter.measure(Timed(clock, "", own, []))
-    found = [latency.p10_ms, latency.median_ms, latency.p90_ms]
-    assert found == pytest.approx([1, 5, 9])
-    assert latency.reference_ms == pytest.approx(15)
-    assert latency.relative == pytest.approx(1 / 11)
-
-
 def test_measure_keeps_the_protocol(clock: Clock) -> None:
     threads = torch.get_num_threads() + 1
     own, reference = Timed(clock, "", [1], []).train(), Timed(clock, "", [1], []).train()

@@ -29,7 +29,7 @@ def test_a_complete_evaluation_holds_values_curve_and_time() -> None:
     assert found.values["top1"] == found.curve[-1].top1
     assert epochs == [1, 2] == [epoch.number for epoch in found.curve]
     assert found.seconds > 0
-    assert found.latency is None  # nobody asked for it
+    assert not found.latencies  # nobody asked for it
 
 
 def test_the_same_seed_gives_the_same_values() -> None:
@@ -50,11 +50,11 @@ def test_an_evaluation_leaves_torchs_generator_alone() -> None:
 def test_a_broken_static_limit_ends_it_before_measuring_and_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def never(self: Candidate) -> None:
+    def never(self: Candidate, objective: str = "") -> None:
         raise AssertionError("this costs time")
 
     monkeypatch.setattr(Candidate, "curve", property(never))
-    monkeypatch.setattr(Candidate, "latency", property(never))
+    monkeypatch.setattr(Candidate, "latency_ms", never)
     found = evaluate(TINY, setting("top1", "latency_ms", limits=("params<=10",)))
     assert found.state == "infeasible"
     assert found.reason == "breaks params<=10"
@@ -69,7 +69,7 @@ def test_a_broken_measured_limit_ends_it_before_training(monkeypatch: pytest.Mon
     monkeypatch.setattr(Candidate, "curve", property(never))
     found = evaluate(TINY, setting("top1", "latency_ms", limits=("latency_ms<=1e-9",)))
     assert found.state == "infeasible"
-    assert found.latency is not None
+    assert found.latencies.keys() == {"latency_ms"}
     assert found.values["latency_ms"] > 0
 
 
@@ -80,10 +80,10 @@ def test_a_broken_trained_limit_is_complete_with_its_violation() -> None:
 
 
 def test_latency_is_the_ratio_in_the_milliseconds_of_the_first_day() -> None:
-    today = setting("latency_ms", reference_ms=10.0)
+    today = setting("latency_ms", reference_ms={"latency_ms": 10.0})
     found = evaluate(TINY, today)
-    assert found.latency is not None
-    assert found.values["latency_ms"] == pytest.approx(10.0 * found.latency.relative)
+    ratio = found.latencies["latency_ms"].relative
+    assert found.values["latency_ms"] == pytest.approx(10.0 * ratio)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from onnxruntime import (  # type: ignore[import-untyped]
+from onnxruntime import (
     GraphOptimizationLevel,
     InferenceSession,
     SessionOptions,

@@ -339,6 +339,66 @@ def detect(
 
 
 @app.command()
+def latency(
+    networks: Annotated[
+        list[str] | None, typer.Argument(help="Networks by name, or JSON files.")
+    ] = None,
+    runtime: Annotated[
+        list[str] | None,
+        name_of(
+            "torch, onnxruntime, openvino, ...; with :threads=2,batch=4; repeatable. [torch]",
+            "RUNTIME",
+        ),
+    ] = None,
+    threads: Annotated[int, number("Processor threads.")] = 1,
+    batch: Annotated[int, number("Pictures at once.")] = 1,
+    device: Annotated[str, name_of("cpu, or for torch cuda, cuda:1, ...")] = "cpu",
+    target: Annotated[str, name_of("Another machine: ssh://[USER@]HOST[:PORT].", "ADDRESS")] = "",
+    resolution: Annotated[
+        int | None, number("Side of the pictures, in pixels. [as published]")
+    ] = None,
+    classes: Annotated[int | None, number("Number of classes. [as published]")] = None,
+    space: Annotated[str | None, name_of("Random networks of this space, too.")] = None,
+    samples: Annotated[int, number("How many of them.")] = 50,
+    seed: Annotated[int, number("Seed of which.")] = 0,
+    reference: Annotated[str, name_of("What all are compared with.")] = "mobilenet_v2",
+    data: Annotated[str, name_of("Real pictures for the parity check.")] = "digits",
+    precision: Annotated[str, name_of("Measure to so many per cent; 0: 240 rounds.", "X")] = "2",
+    memory: Annotated[bool, typer.Option(help="Also peak memory and energy.")] = True,
+    self_check: Annotated[
+        bool, typer.Option("--self-check", help="Measure 20 networks twice: do figures repeat?")
+    ] = False,
+    fit: Annotated[
+        Path | None, name_of("Learn to foretell other networks; write it there.", "FILE")
+    ] = None,
+    predict: Annotated[
+        Path | None, name_of("Foretell the networks from such a file.", "FILE")
+    ] = None,
+    json: Annotated[Path | None, name_of("Write all figures as JSON.", "FILE")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Measure networks on the runtime where they will live."""
+    from nasattn.cli.latency import Wanted, effort_of, latency_command, predict_command
+    from nasattn.cli.self_check import self_check_command
+    from nasattn.runtimes.spec import parse_runtime
+
+    if sum((self_check, fit is not None, predict is not None)) > 1:
+        raise typer.BadParameter("--self-check, --fit and --predict: only one of them at a time")
+    wanted = Wanted(networks or [], space, samples, seed, resolution, classes, reference, data)
+    if predict is not None:
+        raise typer.Exit(predict_command(wanted, predict, json))
+    defaults = {"threads": threads, "batch": batch, "device": device, "target": target}
+    specs = [parse_runtime(text, **defaults) for text in runtime or ["torch"]]
+    effort = effort_of(precision)
+    if self_check:
+        raise typer.Exit(self_check_command(wanted, specs, effort, json, cache_dir()))
+    status = latency_command(
+        wanted, specs, effort, memory=memory, fit=fit, json_file=json, cache_dir=cache_dir()
+    )
+    raise typer.Exit(status)
+
+
+@app.command()
 def dashboard(
     storage: Storage = DEFAULT_STORAGE,
     host: Annotated[str, name_of("Address to listen on.", "ADDRESS")] = "127.0.0.1",

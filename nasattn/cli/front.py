@@ -5,7 +5,7 @@ from rich.table import Column, Table
 from nasattn.cli.progress import BASELINE
 from nasattn.cli.tables import add_row, name_column, number_column, table
 from nasattn.cli.words import plural
-from nasattn.objectives import OBJECTIVES
+from nasattn.objectives import OBJECTIVES, get_objective
 from nasattn.report import Front, FrontRow
 from nasattn.report.front import describe
 from nasattn.search.control import Control
@@ -19,7 +19,7 @@ def front_table(front: Front) -> Table:
     chances = [number_column("P(front)")] if front.has_spread else []
     made = table(
         name_column("network"),
-        *(number_column(OBJECTIVES[objective].heading) for objective in names),
+        *(number_column(get_objective(objective).heading) for objective in names),
         *chances,
         Column("attention", overflow="fold", min_width=10),
         Column("trial", justify="right", min_width=5),
@@ -43,7 +43,7 @@ def is_shown(found: FrontRow, front: Front) -> bool:
 
 
 def _cells(found: FrontRow, names: list[str], front: Front) -> list[str]:
-    values = [OBJECTIVES[n].show(found.values[n]) if n in found.values else "-" for n in names]
+    values = [get_objective(n).show(found.values[n]) if n in found.values else "-" for n in names]
     again = found.selected
     if again and "top1" in names:
         top1 = OBJECTIVES["top1"]
@@ -79,6 +79,14 @@ def front_words(front: Front) -> str:
         words.append(
             "latency_ms: eager torch, batch 1, one thread, by its ratio to mobilenet_v2 in\n"
             "the same rounds; the spread is in front.json"
+        )
+    runtimes = [row.runtime for name in front.objectives if (row := get_objective(name)).runtime]
+    for runtime in filter(None, runtimes):
+        where = f" on {runtime.target}" if runtime.target else ""
+        words.append(
+            f"ms@{runtime}: {runtime.row.title}{where}, batch {runtime.batch}, "
+            f"{plural(runtime.threads, 'thread')}, {runtime.device},\nby its ratio to mobilenet_v2 "
+            "in the same rounds, in a process of its own"
         )
     if front.size_ranks:
         taus = ", ".join(f"{name} {tau:.2f}" for name, tau in front.size_ranks.items())

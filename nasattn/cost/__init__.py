@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from nasattn.cost.bench import Bench
 from nasattn.cost.count import StaticCost, count_cost, count_macs, count_params
 from nasattn.cost.latency import Latency, LatencyMeter
 from nasattn.cost.pieces import PieceCounter
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from nasattn.cost.predictor import LatencyPredictor
 
 __all__ = [
+    "Bench",
     "Latency",
     "LatencyMeter",
     "LatencyPredictor",

@@ -1,38 +1,80 @@
 """Measured latency: a network beside a reference in the same minutes, compared by ratio."""
 
+import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from nasattn.runtimes.protocol import HIGH, LOW, Effort, Timing, percentile, time_in_turns
+from nasattn.turns import FREE, Turns
+
+ROUNDS, BLOCK = 80, 20
+OWN = "own"
 
 
 @dataclass(frozen=True)
 class Latency:
-    """One network's forward times at batch 1, in milliseconds.
+    """One network's forward times for a batch, in milliseconds.
 
-    `relative` is the ratio of 10th percentiles to the reference measured in the same rounds: of
-    the estimators tried on busy machines, the one that repeats (medians drift with the load).
+    `relative` is the ratio of lower quartiles to the reference measured in the same rounds, the
+    median over loads: of the estimators tried on a busy machine the one that repeats best.
     """
 
     median_ms: float
     p10_ms: float
     p90_ms: float
     relative: float
+    interval: tuple[float, float] | None  # `relative`'s, of 95 %; None for too few rounds
     n: int
     reference_ms: float  # the reference's median in the same rounds
     runtime: str
     threads: int
     device: str
+    batch: int = 1
+    target: str = ""  # another machine
+    size_bytes: int | None = None  # of the files that the runtime reads
+    peak_bytes: int | None = None  # of memory, above what the runtime takes without a network
+    energy_mj: float | None = None  # millijoules a run
+
+    @property
+    def fps(self) -> float:
+        """Pictures a second."""
+        return 1000 * self.batch / self.median_ms
+
+    @property
+    def precision(self) -> float | None:
+        """Half the interval's width, as a share of the ratio."""
+        if self.interval is None:
+            return None
+        low, high = self.interval
+        return (high - low) / 2 / self.relative
+
+
+def figures_of(timing: Timing) -> dict[str, Any]:
+    """What a Latency says of a timing."""
+    own, reference = list(chain(*timing.own)), list(chain(*timing.reference))
+    return {
+        "median_ms": statistics.median(own),
+        "p10_ms": percentile(own, LOW),
+        "p90_ms": percentile(own, HIGH),
+        "relative": timing.ratio,
+        "interval": timing.interval,
+        "n": len(own),
+        "reference_ms": statistics.median(reference),
+    }
 
 
 class LatencyMeter:
-    """Times networks, interleaved with a reference, in eager torch: the short protocol.
+    """Times networks, interleaved with a reference, in eager torch in this very process.
 
-    Eval mode, batch 1, channels last, `threads` threads; each timed call follows an untimed one of
-    the same network, so that the caches are its own. Nothing else of ours may run meanwhile.
+    Eval mode, batch 1, channels last, `threads` threads, a fixed number of rounds: the short form
+    of the protocol. Nothing else of ours may run meanwhile.
     """
 
     def __init__(
@@ -41,43 +83,39 @@ class LatencyMeter:
         resolution: int,
         *,
         in_chs: int = 3,
-        rounds: int = 80,
+        rounds: int = ROUNDS,
         threads: int = 1,
         device: str = "cpu",
+        turns: Turns = FREE,
     ) -> None:
+        self.turns = turns
         self.reference = self._prepare(reference, device)
         self.x = torch.randn(1, in_chs, resolution, resolution, device=device)
         self.x = self.x.contiguous(memory_format=torch.channels_last)
-        self.rounds = rounds
+        blocks = max(1, rounds // BLOCK)
+        self.effort = Effort(precision=0, rounds=rounds // blocks, least=blocks, most=blocks)
         self.threads = threads
         self.device = device
 
     def measure(self, model: nn.Module) -> Latency:
         """The latency of `model`; it is left in eval mode on the meter's device."""
         model = self._prepare(model, self.device)
-        own, reference = [], []
-        with torch.inference_mode(), _threads(self.threads):
-            for _ in range(self.rounds):
-                reference.append(self._time(self.reference))
-                own.append(self._time(model))
-        low, median, high = _percentiles(own)
-        reference_low, reference_median, _ = _percentiles(reference)
+        with torch.inference_mode(), _threads(self.threads), self.turns.measuring():
+            timers = {OWN: lambda: self._time(model)}
+            ((_, timing),) = time_in_turns(timers, lambda: self._time(self.reference), self.effort)
         return Latency(
-            median_ms=median,
-            p10_ms=low,
-            p90_ms=high,
-            relative=low / reference_low,
-            n=self.rounds,
-            reference_ms=reference_median,
+            **figures_of(timing),
             runtime=f"torch {torch.__version__} eager",
             threads=self.threads,
             device=self.device,
         )
 
+    def measure_reference(self) -> Latency:
+        """The reference's own."""
+        return self.measure(self.reference)
+
     def _time(self, model: nn.Module) -> float:
-        """Milliseconds of the second of two calls."""
-        model(self.x)
-        self._synchronise()
+        """Milliseconds of a call."""
         start = time.perf_counter()
         model(self.x)
         self._synchronise()
@@ -100,10 +138,3 @@ def _threads(n: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _percentiles(times: list[float]) -> tuple[float, float, float]:
-    """10th, 50th and 90th percentile."""
-    t: Tensor = torch.tensor(times, dtype=torch.float64)
-    low, median, high = t.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)).tolist()
-    return low, median, high

@@ -17,7 +17,7 @@ from nasattn.arch import Architecture
 from nasattn.errors import StudyError
 from nasattn.evaluate import State
 from nasattn.files import write_text
-from nasattn.objectives import OBJECTIVES, Objective
+from nasattn.objectives import Objective, get_objective
 from nasattn.parts import FusionSpec
 from nasattn.search.control import Control, rank_by_size, read_control
 from nasattn.search.run import is_new, network_of, state_of
@@ -106,7 +106,7 @@ class Front:
 def read_front(study: optuna.Study) -> Front:
     """The front of a study that `nasattn search` made: each network once, feasible ones only."""
     objectives = tuple(study.metric_names or ())
-    rows = tuple(OBJECTIVES[name] for name in objectives)
+    rows = tuple(get_objective(name) for name in objectives)
     selection = read_selection(study, rows)
     selected = selection.judge()
     front = {trial.number for trial in study.best_trials}

@@ -22,7 +22,7 @@ from nasattn.evaluate import (
     Stops,
     one_line,
 )
-from nasattn.objectives import OBJECTIVES, Constraint, Cost, Objective
+from nasattn.objectives import OBJECTIVES, Constraint, Cost, Objective, get_objective
 from nasattn.search.run import Ending, Evaluator, Watcher, run_search
 from nasattn.search.spec import StudySpec
 from nasattn.search.table import Table
@@ -57,7 +57,7 @@ class TableEvaluator:
         names = [row.name for row in self.objectives]
         names += [c.objective.name for c in self.constraints]
         names += [name for name in ALWAYS_KNOWN if name in self.table.columns]
-        return [OBJECTIVES[name] for name in dict.fromkeys(names)]
+        return [get_objective(name) for name in dict.fromkeys(names)]
 
     @cached_property
     def counter(self) -> PieceCounter:
@@ -96,7 +96,7 @@ class TableEvaluator:
             limits = [c for c in self.constraints if c.objective.cost == cost]
             violations |= {str(c): c.violation(values[c.objective.name]) for c in limits}
             if broken := [name for name, excess in violations.items() if excess > 0]:
-                known = {k: v for k, v in values.items() if OBJECTIVES[k].cost <= cost}
+                known = {k: v for k, v in values.items() if get_objective(k).cost <= cost}
                 state: State = "complete" if cost == Cost.TRAINED else "infeasible"
                 return Evaluation(state, known, violations, f"breaks {', '.join(broken)}")
         return Evaluation("complete", values, violations)

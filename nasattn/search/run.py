@@ -285,7 +285,7 @@ def _attributes(evaluation: Evaluation) -> dict[str, Any]:
         "reason": evaluation.reason,
         "seconds": round(evaluation.seconds, 3),
         "curve": [[round(epoch.loss, 5), round(epoch.top1, 5)] for epoch in evaluation.curve],
-        "latency": asdict(evaluation.latency) if evaluation.latency else None,
+        "latency": {name: asdict(latency) for name, latency in evaluation.latencies.items()},
         **({"stopped_after": len(evaluation.curve)} if evaluation.state == "stopped" else {}),
         **({"static": asdict(static)} if static and odd else {}),
     }

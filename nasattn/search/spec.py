@@ -57,8 +57,7 @@ class StudySpec(Spec):
     @field_validator("objectives")
     @classmethod
     def _known_objectives(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            get_objective(name)
+        names = tuple(get_objective(name).name for name in names)
         if len(set(names)) < len(names):
             raise StudyError(f"{', '.join(names)}: each objective may be named once")
         return names

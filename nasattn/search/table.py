@@ -20,7 +20,7 @@ from typing import Any
 from nasattn.distributions import Categorical, Distribution, IntRange
 from nasattn.errors import ArchitectureError, SpaceError, StudyError, hint, shown
 from nasattn.evaluate import one_line
-from nasattn.objectives import OBJECTIVES, Cost, Objective
+from nasattn.objectives import OBJECTIVES, Cost, Objective, get_objective
 from nasattn.space import SearchSpace
 
 ARCH_ID = re.compile("[0-9a-f]{12}")
@@ -74,7 +74,9 @@ def read_table(path: Path, space: SearchSpace, resolution: int | None = None) ->
             raise StudyError(f"{place}: network {arch_id} is in {places[arch_id]} as well")
         places[arch_id] = place.removeprefix(f"{path}, ")
         networks[arch_id] = {
-            name: tuple(_figure(place, column, cells[column], OBJECTIVES[name]) for column in runs)
+            name: tuple(
+                _figure(place, column, cells[column], get_objective(name)) for column in runs
+            )
             for name, runs in columns.items()
         }
     if not networks:

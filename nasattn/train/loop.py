@@ -23,6 +23,7 @@ from nasattn.data.augment import Normalise, augment, to_float
 from nasattn.errors import EvaluationError
 from nasattn.train.checkpoint import Checkpoint, Stateful
 from nasattn.train.recipe import Recipe
+from nasattn.turns import FREE, Turns
 
 EVAL_BATCH = 256
 SETTLE_BATCH = 512  # training pictures, at most, by which conditional blocks set thresholds
@@ -72,12 +73,13 @@ def train_model(
     device: str = "cpu",
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     checkpoint: Checkpoint | None = None,
+    turns: Turns = FREE,
 ) -> list[Epoch]:
     """Train in place on data.train, watching data.val_search; returns the learning curve.
 
     `seed` alone decides order and augmentation. With a `checkpoint` a training that was stopped
     goes on after its last whole epoch, to the same weights as if it had not been stopped (dropout
-    included). Raises EvaluationError when the loss is not finite.
+    included). Each epoch waits for its turn. Raises EvaluationError when the loss is not finite.
     """
     rng = Generator().manual_seed(seed)
     images, labels = to_tensors(subset(data.train, recipe.train_size), device)
@@ -91,28 +93,31 @@ def train_model(
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule}
     curve = [Epoch(*row) for row in checkpoint.restore(parts, rng)] if checkpoint else []
     for number in range(len(curve) + 1, recipe.epochs + 1):
-        start = time.perf_counter()
-        model.train()
-        total = torch.zeros((), device=device)
-        for batch in batches(len(images), batch_size, rng):
-            x = normalise(augment(images[batch], strengths, rng))  # (B, C, H, W)
-            loss = cross_entropy(model(x), labels[batch], label_smoothing=recipe.label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            if not isinstance(schedule, ReduceLROnPlateau):
-                schedule.step()
-            total += loss.detach()
-        mean_loss = total.item() / steps
-        if not torch.isfinite(total):
-            raise EvaluationError(
-                f"the loss is {mean_loss} after epoch {number} (lr {recipe.lr:g})"
-            )
-        if gates_of(model):
-            settle_gates(model, normalise(to_float(images[:: len(images) // SETTLE_BATCH + 1])))
-        top1 = evaluate_top1(model, data.val_search, normalise, device=device)
-        if isinstance(schedule, ReduceLROnPlateau):
-            schedule.step(1 - top1)
+        with turns.training():
+            start = time.perf_counter()
+            model.train()
+            total = torch.zeros((), device=device)
+            for batch in batches(len(images), batch_size, rng):
+                x = normalise(augment(images[batch], strengths, rng))  # (B, C, H, W)
+                loss = cross_entropy(
+                    model(x), labels[batch], label_smoothing=recipe.label_smoothing
+                )
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                if not isinstance(schedule, ReduceLROnPlateau):
+                    schedule.step()
+                total += loss.detach()
+            mean_loss = total.item() / steps
+            if not torch.isfinite(total):
+                raise EvaluationError(
+                    f"the loss is {mean_loss} after epoch {number} (lr {recipe.lr:g})"
+                )
+            if gates_of(model):
+                settle_gates(model, normalise(to_float(images[:: len(images) // SETTLE_BATCH + 1])))
+            top1 = evaluate_top1(model, data.val_search, normalise, device=device)
+            if isinstance(schedule, ReduceLROnPlateau):
+                schedule.step(1 - top1)
         curve.append(Epoch(number, mean_loss, top1, time.perf_counter() - start))
         if checkpoint:
             checkpoint.save(parts, rng, [astuple(epoch) for epoch in curve])

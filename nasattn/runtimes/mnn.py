@@ -1,0 +1,58 @@
+"""MNN, Alibaba's runtime for phones; float32 throughout."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from array import array
+
+    from torch import Tensor, nn
+
+
+def convert(model: "nn.Module", x: "Tensor", folder: Path) -> None:
+    """`model.mnn`, from an ONNX file.
+
+    By the compiled converter alone: the package's own program sends figures about the model to
+    its makers, and installs what it needs to do so.
+    """
+    import _tools  # of MNN
+
+    from nasattn.runtimes.onnx_file import export_onnx
+
+    file = export_onnx(model, x, folder)
+    options = ("-f", "ONNX", "--modelFile", file, "--MNNModel", folder / "model.mnn")
+    _tools.mnnconvert(["mnnconvert", *map(str, options), "--bizCode", "nasattn"])
+    file.unlink()
+    if not (folder / "model.mnn").is_file():
+        raise RuntimeError("MNN's converter wrote no file")
+
+
+class Session:
+    """A module of MNN's expression interface."""
+
+    def __init__(self, folder: Path, shape: list[int], threads: int, device: str) -> None:
+        from MNN import nn
+
+        config = {"backend": "CPU", "precision": "high", "numThread": threads}
+        self.manager = nn.create_runtime_manager((config,))
+        self.module = nn.load_module_from_file(
+            str(folder / "model.mnn"), ["x"], ["logits"], runtime_manager=self.manager
+        )
+        self.shape = shape
+
+    def feed(self, numbers: "array[float]") -> None:
+        import numpy as np
+        from MNN import expr
+
+        x = np.array(numbers, dtype=np.float32).reshape(self.shape)
+        self.x = expr.const(x, self.shape, expr.NCHW)
+
+    def run(self) -> Any:
+        (out,) = self.module.forward([self.x])
+        return out.read()  # only reading makes it compute
+
+    def answer(self) -> list[float]:
+        import numpy as np
+
+        numbers: list[float] = np.asarray(self.run()).ravel().tolist()
+        return numbers

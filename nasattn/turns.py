@@ -1,0 +1,58 @@
+"""Turns: trainings share a machine, a latency measurement has it to itself."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import ReadWriteLock, Timeout
+
+from nasattn.errors import StudyError
+
+Hold = Any  # a context manager
+PATIENCE = 1.0  # seconds, before somebody is told of the wait
+
+
+@dataclass(frozen=True)
+class Turns:
+    """One machine's turns, kept by all processes that name the same file; None: nobody waits.
+
+    A training takes a turn an epoch, so that a measurement need not wait for its end; whoever
+    waits to measure goes before the next epochs.
+    """
+
+    file: Path | None = None
+    on_wait: Callable[[], None] = lambda: None  # called when a measurement has to wait
+
+    def training(self) -> Hold:
+        """Beside other trainings, not beside a measurement."""
+        return nullcontext() if self.file is None else self._lock().read_lock()
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """With nothing else of ours on the machine."""
+        if self.file is None:
+            yield
+            return
+        lock = self._lock()
+        try:
+            lock.acquire_write(PATIENCE)
+        except Timeout:
+            self.on_wait()
+            lock.acquire_write()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _lock(self) -> ReadWriteLock:
+        assert self.file is not None
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            return ReadWriteLock(self.file)
+        except OSError as e:
+            raise StudyError(f"{self.file}: cannot be locked ({e.strerror or e})") from e
+
+
+FREE = Turns()  # nobody waits for anybody
