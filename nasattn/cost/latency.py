@@ -56,12 +56,12 @@ class LatencyMeter:
         """The latency of `model`; it is left in eval mode on the meter's device."""
         model = self._prepare(model, self.device)
         own, reference = [], []
-        with torch.inference_mode(), _threads(self.threads):
+        with torch.inference_mode(), use_threads(self.threads):
             for _ in range(self.rounds):
                 reference.append(self._time(self.reference))
                 own.append(self._time(model))
-        low, median, high = _percentiles(own)
-        reference_low, reference_median, _ = _percentiles(reference)
+        low, median, high = percentiles(own)
+        reference_low, reference_median, _ = percentiles(reference)
         return Latency(
             median_ms=median,
             p10_ms=low,
@@ -77,23 +77,26 @@ class LatencyMeter:
     def _time(self, model: nn.Module) -> float:
         """Milliseconds of the second of two calls."""
         model(self.x)
-        self._synchronise()
+        synchronise(self.device)
         start = time.perf_counter()
         model(self.x)
-        self._synchronise()
+        synchronise(self.device)
         return (time.perf_counter() - start) * 1000
-
-    def _synchronise(self) -> None:
-        if torch.device(self.device).type == "cuda":
-            torch.cuda.synchronize(self.device)
 
     @staticmethod
     def _prepare(model: nn.Module, device: str) -> nn.Module:
         return model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
+def synchronise(device: str) -> None:
+    """Wait until the device has done what it was told to."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 @contextmanager
-def _threads(n: int) -> Iterator[None]:
+def use_threads(n: int) -> Iterator[None]:
+    """Torch's operators on `n` threads, and then on as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:
@@ -102,7 +105,7 @@ def _threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _percentiles(times: list[float]) -> tuple[float, float, float]:
+def percentiles(times: list[float]) -> tuple[float, float, float]:
     """10th, 50th and 90th percentile."""
     t: Tensor = torch.tensor(times, dtype=torch.float64)
     low, median, high = t.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)).tolist()
