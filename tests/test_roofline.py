@@ -1,6 +1,8 @@
 """Bytes and times at the roof by hand; layers timed on a clock that only they move."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +19,7 @@ from nasattn.cost.roofline import Roofline, measure_roofline, put_under, sum_up
 from nasattn.cost.traffic import SORTS, Work, count_work, sort_of
 from nasattn.model import build_model
 from nasattn.zoo import ZOO
+from tests.command import assert_refused, nasattn
 
 # Work: multiply-adds and bytes
 
@@ -383,3 +386,140 @@ def test_measure_roofline_counts_and_times_every_part() -> None:
     assert roofline.total.macs == cost.max_macs > cost.macs
     assert all(row.ms > 0 for row in roofline.layers if row.work.macs)  # skipped ones, too
     assert sum(total.macs for total in roofline.by_sort().values()) == cost.max_macs
+
+
+# Commands
+
+
+@pytest.fixture
+def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with a tiny network, 80 columns, and a peak that is found at once."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(peak, "SIZES", {"cpu": Sizes(side=64, chs=8, map_size=8, copied=2**20)})
+    arch = parse_architecture({"stem": {"width": 8}, "stages": [{"depth": 1, "width": 8}]})
+    Path("tiny.json").write_text(arch.to_json(), encoding="utf-8")
+    skips = parse_architecture(SKIPS)
+    Path("skips.json").write_text(skips.to_json(), encoding="utf-8")
+
+
+@pytest.mark.usefixtures("_small")
+def test_roofline_has_a_row_for_each_network(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("roofline", "tiny.json", "skips.json", "--resolution", "16", "--classes", "5")
+    assert nasattn(monkeypatch, *command) == 0
+    out = capsys.readouterr().out
+    lines = [line.split() for line in out.splitlines()]
+    assert max(map(len, out.splitlines())) <= 80
+    assert [line[:2] for line in lines if line[:1] in (["tiny"], ["skips"])] == [
+        ["tiny", "16"],
+        ["skips", "16"],
+    ]
+    assert "cpu, 1 thread, float32, batch 1" in out
+    assert "skips: counted and timed as for a picture that runs all parts" in out
+    assert "next: nasattn roofline tiny.json --resolution 16 --classes 5\n" in out
+
+
+@pytest.mark.usefixtures("_small")
+def test_roofline_of_one_network_has_a_row_for_each_sort(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nasattn(monkeypatch, "roofline", "lam", "--resolution", "32") == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    first = [line.rsplit(maxsplit=9)[0] for line in out.splitlines() if line.strip()]
+    assert [word for word in first if word in SORTS] == list(SORTS)
+    assert "the layers take" in out
+    assert "next: nasattn show lam --layers --latency --resolution 32\n" in out
+
+
+@pytest.mark.usefixtures("_small")
+def test_roofline_as_json_has_machine_networks_and_layers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("roofline", "tiny.json", "--resolution", "16", "--classes", "5", "--json")
+    assert nasattn(monkeypatch, *command) == 0
+    facts = json.loads(capsys.readouterr().out)
+    machine, (network,) = facts["machine"], facts["networks"]
+    best = max(machine["product"]["best"], machine["convolution"]["best"])
+    assert machine["macs_per_s"] == best
+    assert machine["balance"] == pytest.approx(best / machine["copy"]["best"])
+    # stem: 3x3 convolution of 3 channels to 8, at stride 2
+    stem = next(row for row in network["layers"] if row["kind"] == "Conv2d 3x3")
+    moved = 4 * (3 * 16**2 + 27 * 8 + 8 * 8**2)
+    assert (stem["macs"], stem["bytes"], stem["sort"]) == (27 * 8 * 64, moved, "other conv")
+    at_peak = max(stem["macs"] / best, moved / machine["bytes_per_s"])
+    assert stem["roof_ms"] == pytest.approx(1000 * at_peak)
+    assert stem["memory_bound"] == (stem["macs"] / moved < machine["balance"])
+    total = sum(row["ms"] for row in network["layers"])
+    assert network["times"]["sum_ms"] == pytest.approx(total)
+    assert network["times"]["n"] == 40
+    assert (network["resolution"], network["num_classes"]) == (16, 5)
+    assert network["total"]["macs"] == sum(row["macs"] for row in network["layers"])
+
+
+@pytest.mark.usefixtures("_small")
+def test_show_latency_has_times_and_what_is_memory_bound(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("show", "mobilenet_v2", "--layers", "--latency", "--resolution", "32")
+    assert nasattn(monkeypatch, *command) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert lines[0] == "layer kind output macs M ms % ms"
+    # 17 blocks; 10 of them end in a sum, which is the block's own, and memory-bound as norms are
+    assert sum("InvertedResidual" in line and line.endswith("mem") for line in lines) == 10
+    norms = [line for line in lines if "BatchNorm2d" in line]
+    assert len(norms) == 52
+    assert all(line.endswith(" mem") for line in norms)
+    assert any(line.startswith("total 89.244 ") for line in lines)
+    words = " ".join(lines)
+    assert "at 32x32, 1000 classes: 3.50 M params, 89.24 M macs" in words
+    assert "10th percentile of 40 rounds; torch" in words
+    assert "cpu, 1 thread, float32, batch 1" in words
+    assert "when they are not timed (" in words
+    assert lines[-1] == "next: nasattn roofline mobilenet_v2 --resolution 32"
+
+
+@pytest.mark.usefixtures("_small")
+def test_show_latency_as_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("show", "tiny.json", "--layers", "--latency", "--resolution", "16", "--json")
+    assert nasattn(monkeypatch, *command) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["network"] == "tiny"
+    assert facts["machine"]["threads"] == facts["times"]["threads"] == 1
+    assert all(row["ms"] >= 0 for row in facts["layers"])
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["roofline"], "Missing argument 'NETWORK...'"),
+        (["roofline", "tiny.json", "mobilenet_v4"], "did you mean 'mobilenet_v2'?"),
+        (["roofline", "no.json"], "no.json: cannot be read as JSON"),
+        (["roofline", "lam", "--resolution", "7"], "--resolution: must be 8 to 1024, is 7"),
+        (["roofline", "lam", "--classes", "0"], "--classes: must be 1 to 100000, is 0"),
+        (["roofline", "lam", "--threads", "0"], "--threads: must be 1 to "),
+        (["roofline", "lam", "--threads", "99999"], "this machine's processors, is 99999"),
+        (["roofline", "lam", "--threads", "two"], "'two' is not a whole number"),
+        (["roofline", "lam", "--device", "tpu"], "device 'tpu': cannot be used here"),
+        (["roofline", "lam", "vgg19", "--resolution", "8"], "vgg19: cannot be built here"),
+        (["show", "lam", "--latency"], "--latency: only with --layers"),
+        (["show", "lam", "--layers", "--threads", "1"], "--threads: only with --latency"),
+        (["show", "lam", "--layers", "--latency", "--threads", "99999"], "is 99999"),
+        (["show", "lamm", "--layers", "--latency"], "unknown network 'lamm'"),
+        (["show", "lam", "--layers", "--latency", "--resolution", "7"], "must be 8 to 1024"),
+    ],
+)
+def test_bad_input_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    assert_refused(monkeypatch, capsys, arguments, message)
