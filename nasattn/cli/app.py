@@ -449,13 +449,47 @@ def show(
     layers: Annotated[
         bool, typer.Option("--layers", help="Every layer with its costs, in place of stages.")
     ] = False,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="With --layers: time every layer on this machine.")
+    ] = False,
+    threads: Annotated[int | None, number("With --latency: processor threads. [1]")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
     plugin: Plugins = None,
 ) -> None:
     """Show a network: stages or layers, costs, published figures, JSON."""
+    if latency and not layers:
+        raise typer.BadParameter("--latency: only with --layers")
+    if threads is not None and not latency:
+        raise typer.BadParameter("--threads: only with --latency")
+    if latency:
+        from nasattn.cli.layer_latency import layer_latency_command
+
+        n = 1 if threads is None else threads
+        layer_latency_command(network, resolution, classes, threads=n, as_json=json)
+        return
     from nasattn.cli.show import show_command
 
     show_command(network, resolution, classes, layers=layers, as_json=json)
+
+
+@app.command()
+def roofline(
+    networks: Annotated[
+        list[str], typer.Argument(help="Networks by name, or JSON files.", metavar="NETWORK...")
+    ],
+    resolution: Annotated[
+        int | None, number("Side of the pictures, in pixels. [as published]")
+    ] = None,
+    classes: Annotated[int | None, number("Number of classes. [as published]")] = None,
+    threads: Annotated[int, number("Processor threads.")] = 1,
+    device: Annotated[str, name_of("cpu, cuda, cuda:1, ...")] = "cpu",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON only, with all layers.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Set networks beside what this machine can compute and move at its best."""
+    from nasattn.cli.roofline import roofline_command
+
+    roofline_command(networks, resolution, classes, threads=threads, device=device, as_json=json)
 
 
 plugin_app = typer.Typer(help="Attention modules of your own: list them, test one.")

@@ -1,5 +1,6 @@
 """What a command computes on: the options that say it, and the memory that there is."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Annotated
@@ -9,7 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from nasattn.cost import count_params
-from nasattn.errors import ArchitectureError, EvaluationError
+from nasattn.errors import ArchitectureError, EvaluationError, StudyError
 from nasattn.evaluate import check_device, is_out_of_memory
 from nasattn.spec import Spec
 
@@ -28,6 +29,15 @@ class Machine(Spec):
         """Check that it can be used; sets the threads. Raises StudyError."""
         check_device(self.device)
         torch.set_num_threads(self.threads)
+
+
+def check_threads(threads: int) -> int:
+    """`threads` if so many processors are there to be timed; raises StudyError."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    have = len(affinity(0)) if affinity else os.cpu_count() or 1
+    if not 1 <= threads <= have:
+        raise StudyError(f"--threads: must be 1 to {have}, this machine's processors, is {threads}")
+    return threads
 
 
 def check_params(name: str, build: Callable[[], nn.Module]) -> None:

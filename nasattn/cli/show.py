@@ -11,6 +11,7 @@ from rich.table import Column, Table
 
 from nasattn.arch import Architecture
 from nasattn.attention.plugins import PLUGINS
+from nasattn.baselines.baseline import Pictures
 from nasattn.cli.machine import OFF_META, check_params
 from nasattn.cli.tables import add_row, number_column, table
 from nasattn.cli.zoo import check_words
@@ -31,13 +32,8 @@ def show_command(
 ) -> None:
     """Stages or layers, costs, published figures and JSON of a network at a resolution."""
     network = read_network(name)
-    resolution = network.pictures.resolution if resolution is None else resolution
-    num_classes = network.pictures.num_classes if num_classes is None else num_classes
-    if not 1 <= num_classes <= MAX_CLASSES:
-        raise ArchitectureError(f"--classes: must be 1 to {MAX_CLASSES}, is {num_classes}")
-    if not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
-        allowed = f"{MIN_RESOLUTION} to {MAX_RESOLUTION}"
-        raise ArchitectureError(f"--resolution: must be {allowed}, is {resolution}")
+    pictures = check_pictures(network, resolution, num_classes)
+    resolution, num_classes = pictures.resolution, pictures.num_classes
     arch = network.architecture and network.architecture.at_resolution(resolution)
     console = Console(highlight=False, markup=False)
     if as_json and not layers:
@@ -47,21 +43,28 @@ def show_command(
     if as_json:
         console.print(json.dumps([asdict(row) for row in rows]), soft_wrap=True)
         return
-    counted = [f"{OBJECTIVES[n].show(getattr(cost, n))} M {n}" for n in ("params", "macs")]
-    if cost.max_macs != cost.macs:
-        counted[-1] += f" ({OBJECTIVES['macs'].show(cost.max_macs)} M when all parts run)"
     if layers:
         console.print(layer_table(rows))
     elif arch:
         console.print(stage_table(arch, resolution))
-    ident = f" ({arch.arch_id})" if arch else ""
-    pictures = f"at {resolution}x{resolution}, {num_classes} classes"
-    console.print(f"{network.name}{ident} {pictures}: {', '.join(counted)}")
-    if cost.uncounted:
-        console.print(f"not in macs, as no rule counts them: {', '.join(cost.uncounted)}")
+    print_cost(console, network, pictures, cost)
     print_source(console, network)
     if arch and not layers:
         console.print(arch.to_json(), soft_wrap=True, style="dim")
+
+
+def check_pictures(
+    network: NamedNetwork, resolution: int | None, num_classes: int | None
+) -> Pictures:
+    """The pictures that a network is to be shown for: its own, but for what is given."""
+    resolution = network.pictures.resolution if resolution is None else resolution
+    num_classes = network.pictures.num_classes if num_classes is None else num_classes
+    if not 1 <= num_classes <= MAX_CLASSES:
+        raise ArchitectureError(f"--classes: must be 1 to {MAX_CLASSES}, is {num_classes}")
+    if not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
+        allowed = f"{MIN_RESOLUTION} to {MAX_RESOLUTION}"
+        raise ArchitectureError(f"--resolution: must be {allowed}, is {resolution}")
+    return Pictures(resolution, num_classes)
 
 
 def count(
@@ -103,6 +106,21 @@ def json_of(network: NamedNetwork, arch: Architecture | None) -> str:
     if arch is None:
         raise ArchitectureError(f"--json: {network.name} is a reference, no architecture of ours")
     return arch.to_json()
+
+
+def print_cost(
+    console: Console, network: NamedNetwork, pictures: Pictures, cost: StaticCost
+) -> None:
+    """What a network is, and its parameters and multiply-adds."""
+    counted = [f"{OBJECTIVES[n].show(getattr(cost, n))} M {n}" for n in ("params", "macs")]
+    if cost.max_macs != cost.macs:
+        counted[-1] += f" ({OBJECTIVES['macs'].show(cost.max_macs)} M when all parts run)"
+    side, arch = pictures.resolution, network.architecture
+    ident = f" ({arch.at_resolution(side).arch_id})" if arch else ""
+    place = f"at {side}x{side}, {pictures.num_classes} classes"
+    console.print(f"{network.name}{ident} {place}: {', '.join(counted)}")
+    if cost.uncounted:
+        console.print(f"not in macs, as no rule counts them: {', '.join(cost.uncounted)}")
 
 
 def print_source(console: Console, network: NamedNetwork) -> None:

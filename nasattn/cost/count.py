@@ -173,7 +173,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if out is not NotImplemented:
                 return out
         self.uncounted.add(str(packet))
-        return func(*args, **kwargs)
+        return self.result(func, args, kwargs)
 
 
 @cache

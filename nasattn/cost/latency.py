@@ -100,7 +100,7 @@ class LatencyMeter:
     def measure(self, model: nn.Module) -> Latency:
         """The latency of `model`; it is left in eval mode on the meter's device."""
         model = self._prepare(model, self.device)
-        with torch.inference_mode(), _threads(self.threads), self.turns.measuring():
+        with torch.inference_mode(), use_threads(self.threads), self.turns.measuring():
             timers = {OWN: lambda: self._time(model)}
             ((_, timing),) = time_in_turns(timers, lambda: self._time(self.reference), self.effort)
         return Latency(
@@ -118,20 +118,23 @@ class LatencyMeter:
         """Milliseconds of a call."""
         start = time.perf_counter()
         model(self.x)
-        self._synchronise()
+        synchronise(self.device)
         return (time.perf_counter() - start) * 1000
-
-    def _synchronise(self) -> None:
-        if torch.device(self.device).type == "cuda":
-            torch.cuda.synchronize(self.device)
 
     @staticmethod
     def _prepare(model: nn.Module, device: str) -> nn.Module:
         return model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
+def synchronise(device: str) -> None:
+    """Wait until the device has done what it was told to."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 @contextmanager
-def _threads(n: int) -> Iterator[None]:
+def use_threads(n: int) -> Iterator[None]:
+    """Torch's operators on `n` threads, and then on as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:

@@ -1,13 +1,16 @@
 """Where a network's parameters and multiply-adds are: a row for each part that has some."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import add, sub
 from typing import Any
 
 from torch import Tensor, nn
 
 from nasattn.cost.count import Counter, blank_picture
+
+ROOT = "(root)"  # the name of the whole network as a part
 
 
 @dataclass(frozen=True)
@@ -28,18 +31,24 @@ def count_layers(model: nn.Module, resolution: int, in_chs: int = 3) -> list[Lay
     of a part that has children counts for that part.
     """
     counter = Counter()
-    with _watched(model, counter) as ran:
+    with watched(model, lambda: (counter.flops,)) as ran:
         counter.run(model, blank_picture(model, resolution, in_chs))
     layers: list[Layer] = []
+    for name, part, params in own_params(model):
+        run = ran.get(part, Run((0,)))
+        if params or any(run.own):
+            macs = run.own[0] // 2
+            layers.append(Layer(name, kind_of(part), run.shape, params, macs))
+    return layers
+
+
+def own_params(model: nn.Module) -> Iterator[tuple[str, nn.Module, int]]:
+    """Name, module and number of own parameters of each part; a shared one where it first is."""
     seen: set[int] = set()
     for name, part in model.named_modules():
         own = {id(p): p.numel() for p in part.parameters(recurse=False) if id(p) not in seen}
         seen.update(own)
-        run = ran.get(part, _Run())
-        if own or run.flops:
-            params, macs = sum(own.values()), run.flops // 2
-            layers.append(Layer(name or "(root)", kind_of(part), run.shape, params, macs))
-    return layers
+        yield name or ROOT, part, sum(own.values())
 
 
 def kind_of(part: nn.Module) -> str:
@@ -52,29 +61,32 @@ def kind_of(part: nn.Module) -> str:
 
 
 @dataclass
-class _Run:
+class Run:
     """What a part did while the network was counted."""
 
-    flops: int = 0  # without those of its children
+    own: tuple[int, ...]  # without those of its children
     shape: tuple[int, ...] = ()
 
 
 @contextmanager
-def _watched(model: nn.Module, counter: Counter) -> Iterator[dict[nn.Module, _Run]]:
-    """Take down what each part does, by what the counter shows before and after it."""
-    ran: dict[nn.Module, _Run] = {}
-    before: list[int] = []  # the counter when each part that now runs began
-    inner: list[int] = [0]  # what the children of each part that now runs have taken so far
+def watched(
+    model: nn.Module, counts: Callable[[], tuple[int, ...]]
+) -> Iterator[dict[nn.Module, Run]]:
+    """Take down what each part does, by what `counts` says before and after it."""
+    ran: dict[nn.Module, Run] = {}
+    none = tuple(0 for _ in counts())
+    before: list[tuple[int, ...]] = []  # the counts when each part that now runs began
+    inner = [none]  # what the children of each part that now runs have taken so far
 
     def enter(part: nn.Module, args: Any) -> None:
-        before.append(counter.flops)
-        inner.append(0)
+        before.append(counts())
+        inner.append(none)
 
     def leave(part: nn.Module, args: Any, output: Any) -> None:
-        flops = counter.flops - before.pop()
-        run = ran.setdefault(part, _Run())
-        run.flops += flops - inner.pop()
-        inner[-1] += flops
+        whole = tuple(map(sub, counts(), before.pop()))
+        run = ran.setdefault(part, Run(none))
+        run.own = tuple(map(add, run.own, map(sub, whole, inner.pop())))
+        inner[-1] = tuple(map(add, inner[-1], whole))
         run.shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
 
     handles = [part.register_forward_pre_hook(enter) for part in model.modules()]
