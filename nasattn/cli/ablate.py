@@ -37,6 +37,7 @@ from nasattn.ablation.statistics import Pair
 from nasattn.arch import Architecture
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.folders import check_folder, make_folder
+from nasattn.cli.machine import machine_turns
 from nasattn.cli.options import DEFAULT_STORAGE
 from nasattn.cli.study import prepare
 from nasattn.cli.words import duration, plural, printable
@@ -100,6 +101,7 @@ def ablate_command(
         (get_objective("top1"), get_objective("latency_ms")),
         device=spec.device,
         lineages=design.lineages(),
+        turns=machine_turns(console, options.cache_dir),
     )
     settings = spec.settings(design, design.base.arch_id, data.content_hash)
     if options.plan:

@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.folders import check_target, write_result
-from nasattn.cli.machine import check_params
+from nasattn.cli.machine import check_here, check_params, machine_turns
 from nasattn.cli.tables import add_row, name_column, number_column, table
 from nasattn.cli.words import plural
 from nasattn.cost.bench import N_PICTURES, Bench, Measured
@@ -31,7 +31,6 @@ from nasattn.runtimes.protocol import Effort
 from nasattn.runtimes.spec import RuntimeSpec
 from nasattn.space import load_space
 from nasattn.train.loop import to_tensors
-from nasattn.turns import Turns
 from nasattn.zoo import NamedNetwork, read_network
 
 MOST_PIXELS = 64  # of the pictures that are loaded; larger ones are made from these
@@ -104,12 +103,9 @@ def latency_command(
     if fit and len(runtimes) > 1:
         raise StudyError("--fit: learns one runtime at a time")
     for spec in runtimes:
-        spec.check()
+        check_here(spec)
     scene = set_scene(console, wanted, cache_dir)
-    turns = Turns(
-        cache_dir / "machine.lock",
-        lambda: console.print("waiting for a training to end its epoch", style="dim"),
-    )
+    turns = machine_turns(console, cache_dir)
     report: list[dict[str, Any]] = []
     for spec in runtimes:
         bench = Bench(
@@ -177,8 +173,9 @@ def with_progress(console: Console, bench: Bench, scene: Scene) -> Iterator[Meas
 
 def show(console: Console, bench: Bench, scene: Scene, found: Sequence[Measured]) -> None:
     """The table of a runtime, and how far its figures can be trusted."""
-    console.print(latency_table(bench.spec, scene, found))
-    console.print(words(bench, scene, found), style="dim", markup=False)
+    if any(one.latency for one in found):
+        console.print(latency_table(bench.spec, scene, found))
+        console.print(words(bench, scene, found), style="dim", markup=False)
     for one in found:
         if one.reason:
             line = f"{one.name} has no latency: {one.reason}"
@@ -226,7 +223,8 @@ def words(bench: Bench, scene: Scene, found: Sequence[Measured]) -> str:
         f"{bench.runtime}, {plural(spec.threads, 'thread')}, {spec.device}, {cores}; "
         f"batch {spec.batch} of {side}",
         f"{facts['processor']}, {facts['cores']} cores, load {facts['load']}, "
-        f"governor {facts['governor']}{f', on {spec.target}' if spec.target else ''}",
+        f"governor {facts['governor']}",
+        *([f"on {spec.target}"] if spec.target else []),
         f"ratio: of lower quartiles, to {scene.reference.name}'s in the same rounds, ± half",
         "its 95 % interval: of all figures the one that comes out the same tomorrow",
     ]

@@ -3,16 +3,20 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Annotated
 
 import torch
 from pydantic import Field
+from rich.console import Console
 from torch import nn
 
 from nasattn.cost import count_params
 from nasattn.errors import ArchitectureError, EvaluationError, StudyError
 from nasattn.evaluate import check_device, is_out_of_memory
+from nasattn.runtimes.spec import HERE, RuntimeSpec
 from nasattn.spec import Spec
+from nasattn.turns import Turns
 
 MOST_PARAMS = 2**31  # 8 GiB of weights, before gradients and what an optimiser keeps
 # What a plug-in's module may raise on the meta device, which it need not know.
@@ -64,3 +68,16 @@ def plain_memory_errors(remedy: str) -> Iterator[None]:
         if not is_out_of_memory(e):
             raise
         raise EvaluationError(f"out of memory; {remedy}") from e
+
+
+def check_here(spec: RuntimeSpec) -> None:
+    """Whether a runtime can be used from here, with its threads and its device."""
+    spec.check()
+    if spec.target == HERE:
+        check_device(spec.device)
+
+
+def machine_turns(console: Console, cache_dir: Path) -> Turns:
+    """This machine's turns between trainings and measurements; a wait is told."""
+    words = "waiting for a training to end its epoch, to measure latency alone"
+    return Turns(cache_dir / "machine.lock", lambda: console.print(words, style="dim"))

@@ -16,6 +16,7 @@ from nasattn.cli.data import load_with_progress
 from nasattn.cli.folders import check_folder, make_folder
 from nasattn.cli.front import front_table, front_words
 from nasattn.cli.look_up import LookingUp, look_up
+from nasattn.cli.machine import check_here, machine_turns
 from nasattn.cli.options import DEFAULT_STORAGE
 from nasattn.cli.progress import SearchProgress
 from nasattn.cli.selection import select
@@ -179,12 +180,18 @@ class Training:
 def train(spec: StudySpec, space: SearchSpace, console: Console, cache_dir: Path) -> Training:
     """The pictures, and all else that training needs."""
     check_device(spec.device)
+    for row in (*spec.objective_rows(), *(c.objective for c in spec.limits(space))):
+        if row.runtime:
+            check_here(row.runtime)
     torch.set_num_threads(spec.threads)
     limits = spec.limits(space)
     data = load_with_progress(console, spec.data, spec.resolution, cache_dir)
     spec = spec.model_copy(update={"resolution": data.resolution})
     rows = spec.objective_rows()
-    return Training(spec, Setting(data, spec.recipe, rows, limits, spec.seed, spec.device))
+    turns = machine_turns(console, cache_dir)
+    return Training(
+        spec, Setting(data, spec.recipe, rows, limits, spec.seed, spec.device, turns=turns)
+    )
 
 
 def described(way: Way, space: SearchSpace) -> tuple[str, dict[str, Direction], dict[str, Any]]:

@@ -11,12 +11,12 @@ from rich.console import Console
 
 from nasattn.cli.folders import check_target, write_result
 from nasattn.cli.latency import Wanted, set_scene
+from nasattn.cli.machine import check_here, machine_turns
 from nasattn.cli.tables import add_row, name_column, number_column, table
 from nasattn.cli.words import plural
 from nasattn.cost.self_check import CLOSE, SHARE, TAU, Twice, busy_core, measure_twice
 from nasattn.runtimes.protocol import Effort
 from nasattn.runtimes.spec import HERE, RuntimeSpec
-from nasattn.turns import Turns
 
 N_NETWORKS, SPACE, RESOLUTION, CLASSES = 20, "mobile", 32, 10
 PLACES: dict[str, Callable[[], AbstractContextManager[None]]] = {
@@ -37,7 +37,7 @@ def self_check_command(
     if json_file:
         check_target(json_file)
     for spec in runtimes:
-        spec.check()
+        check_here(spec)
     if not wanted.networks and wanted.space is None:
         wanted = replace(wanted, space=SPACE, samples=N_NETWORKS)
         wanted = replace(
@@ -47,7 +47,7 @@ def self_check_command(
         )
     scene = set_scene(console, wanted, cache_dir)
     models, reference = scene.models(), scene.build(scene.reference)
-    turns = Turns(cache_dir / "machine.lock")
+    turns = machine_turns(console, cache_dir)
     report = []
     for spec in runtimes:
         for what, place in PLACES.items():

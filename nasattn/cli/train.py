@@ -16,7 +16,7 @@ from nasattn.baselines.baseline import PICTURES
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.epochs import EpochLines
 from nasattn.cli.folders import RunFolder, check_folder, check_target, one_writer, write_result
-from nasattn.cli.machine import Machine, check_params, plain_memory_errors
+from nasattn.cli.machine import Machine, check_params, machine_turns, plain_memory_errors
 from nasattn.cli.words import plural
 from nasattn.data import ImageData, Split
 from nasattn.data.augment import Normalise
@@ -32,6 +32,7 @@ from nasattn.tensor_file import write_tensors
 from nasattn.train.loop import Epoch, subset, to_tensors, train_model
 from nasattn.train.metrics import Share, measure_answers
 from nasattn.train.recipe import Recipe, from_named
+from nasattn.turns import Turns
 from nasattn.weights import Facts
 from nasattn.zoo import NamedNetwork, read_network
 
@@ -62,6 +63,7 @@ class Job:
     data: ImageData
     facts: Facts  # all but the metrics
     folder: RunFolder
+    turns: Turns
 
 
 @plain_memory_errors(LESS)
@@ -88,7 +90,7 @@ def train_command(
     identity = load_init(console, model, init, network, cache_dir) if init else ""
     facts = known_facts(network, options, data, identity)
     folder = RunFolder(path, WEIGHTS, CURVE, facts.run)
-    job = Job(model, options, data, facts, folder)
+    job = Job(model, options, data, facts, folder, machine_turns(console, cache_dir))
     with one_writer(path):
         if not overwrite and folder.earlier(Facts):
             console.print("trained already with these settings; --overwrite trains it again")
@@ -183,6 +185,7 @@ def run(console: Console, job: Job, done: int) -> int:
                 device=options.device,
                 on_epoch=show,
                 checkpoint=job.folder.checkpoint,
+                turns=job.turns,
             )
     except KeyboardInterrupt:
         lines.stopped()

@@ -77,18 +77,14 @@ class Bench:
         self._converter = spec.row.load()
         self._converted_reference: Converted | None = None
         self._runner: RunnerProcess | None = None
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        """What the machine that times says of itself."""
-        return self.runner.facts
+        self.facts: Mapping[str, Any] = {}  # what the machine that times says of itself
 
     @property
     def runtime(self) -> str:
-        """The runtime and its version there: `onnxruntime 1.31.1`."""
-        versions = self.runner.facts["versions"]
+        """The runtime and its version there, once it has run: `onnxruntime 1.31.1`."""
         package = next(iter(self.spec.row.runs.values()))
-        return f"{self.spec.runtime} {versions[package]}"
+        version = self.facts.get("versions", {}).get(package, "")
+        return f"{self.spec.runtime} {version}".rstrip()
 
     @property
     def runner(self) -> RunnerProcess:
@@ -101,7 +97,7 @@ class Bench:
                 self.load(runner, REFERENCE, self._converted_reference)
             except EvaluationError as e:
                 raise EvaluationError(f"the reference: {e}") from e
-            self._runner = runner
+            self._runner, self.facts = runner, runner.facts
         return self._runner
 
     def measure(self, model: nn.Module) -> Latency:

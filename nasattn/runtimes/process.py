@@ -109,7 +109,8 @@ class RunnerProcess:
         lines = self.errors.read().decode(errors="replace").strip().splitlines()
         status = self.process.returncode
         return EvaluationError(
-            f"{self.spec}: the runner was lost ({lines[-1] if lines else f'status {status}'})"
+            f"{self.spec}: {self.spec.target or 'the process'} was lost "
+            f"({lines[-1] if lines else f'status {status}'})"
         )
 
 

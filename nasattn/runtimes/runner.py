@@ -53,7 +53,11 @@ class Runner:
         pinned = facts.pin(cores) if cores else []
         versions = {}
         for module, package in modules.items():
-            import_module(module)
+            try:
+                import_module(module)
+            except ImportError as e:
+                install = f"python3 -m pip install {' '.join(modules.values())}"
+                raise RuntimeError(f"{package} cannot be imported ({e}): {install}") from e
             versions[package] = metadata.version(package)
         self.baseline = facts.peak_memory()
         yield {"done": True, "versions": versions, "pinned": pinned} | facts.machine_facts()
@@ -196,7 +200,8 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
                 return
             except Exception as e:
                 words = str(e).strip().splitlines() or [""]
-                say({"error": f"{type(e).__name__}: {words[0]}".removesuffix(": ")})
+                plain = isinstance(e, RuntimeError | ValueError) and words[0]
+                say({"error": words[0] if plain else f"{type(e).__name__}: {words[0]}"})
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ def convert(model: "nn.Module", x: "Tensor", folder: Path) -> None:
 
 
 class Session:
-    """A module in eval mode, channels last; on a GPU timed by its own events."""
+    """A module in eval mode, channels last, float32; on a GPU timed by its own events."""
 
     def __init__(self, folder: Path, shape: list[int], threads: int, device: str) -> None:
         import torch
@@ -33,6 +33,8 @@ class Session:
         from nasattn.attention.plugins import load_plugin
 
         torch.set_num_threads(threads)
+        # A GPU would round the inputs of products to 10 bits: logits then differ by some per cent.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         for target in json.loads((folder / "plugins.json").read_text(encoding="utf-8")):
             load_plugin(target)
         self.shape, self.device = shape, torch.device(device)
