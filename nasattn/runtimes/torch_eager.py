@@ -41,7 +41,7 @@ class Session:
         model = torch.load(folder / "model.pt", weights_only=False, map_location=self.device)
         self.model = self.ready(model.eval().to(memory_format=torch.channels_last))
         if self.device.type == "cuda":
-            self.timed_run = self.time_by_events
+            self.timed_run, self.peak_memory = self.time_by_events, self.peak_on_device
 
     def ready(self, model: Any) -> Any:
         """What is called with a picture."""
@@ -62,6 +62,12 @@ class Session:
     def answer(self) -> list[float]:
         numbers: list[float] = self.run().float().flatten().tolist()
         return numbers
+
+    def peak_on_device(self) -> int:
+        """Bytes of the GPU's memory, the network's own among them."""
+        import torch
+
+        return torch.cuda.max_memory_allocated(self.device)
 
     def time_by_events(self) -> float:
         """Milliseconds on the device, from an idle device to its last kernel."""
