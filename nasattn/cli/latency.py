@@ -35,6 +35,7 @@ from nasattn.zoo import NamedNetwork, read_network
 
 MOST_PIXELS = 64  # of the pictures that are loaded; larger ones are made from these
 MIB = 2**20
+MEMORY = {"cpu": "the peak above what the runtime takes by itself", "cud": "the GPU's, at its peak"}
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,7 @@ def words(bench: Bench, scene: Scene, found: Sequence[Measured]) -> str:
         )
     if found and bench.memory:
         lines.append(
-            "memory: the peak above what the runtime takes by itself; energy: "
+            f"memory: {MEMORY[spec.device[:3]]}; energy: "
             + energy_words([one.latency for one in found if one.latency])
         )
     return "\n".join(lines)
