@@ -8,7 +8,7 @@ A row of the table is a network: which of nine blocks each of its 22 layers has,
 mean relative error, the share of intervals that hold (they promise 90 %), the error that the
 predictor says of itself; and how far a one-hot regression of 4,000 networks comes, which is what
 the noise of the measurements leaves to be known. With --space: on networks of a space of ours,
-measured here in eager torch at 32 pixels by their ratio to MobileNetV2.
+measured here at 32 pixels on --runtime by their ratio to MobileNetV2.
 """
 
 import argparse
@@ -26,10 +26,11 @@ from scipy.stats import spearmanr, t
 from sklearn.linear_model import Ridge
 
 from nasattn.baselines import get_baseline
-from nasattn.cost import LatencyMeter, LatencyPredictor
+from nasattn.cost import Bench, LatencyPredictor
 from nasattn.cost.features import latency_features
 from nasattn.cost.predictor import Features
 from nasattn.model import build_model
+from nasattn.runtimes.spec import parse_runtime
 from nasattn.space import load_space
 
 OPS = ("k3_e1", "k3_e1_g2", "k3_e3", "k3_e6", "k5_e1", "k5_e1_g2", "k5_e3", "k5_e6", "skip")
@@ -109,25 +110,28 @@ def measure(
     )
 
 
-def measure_space(name: str, n: int) -> tuple[list[Features], np.ndarray]:
+def measure_space(name: str, n: int, runtime: str) -> tuple[list[Features], np.ndarray]:
     """Random networks of a space with their latency over MobileNetV2's in the same rounds."""
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     space, rng = load_space(name), Random(0)
     reference = get_baseline("mobilenet_v2").architecture.at_resolution(RESOLUTION)
-    meter = LatencyMeter(build_model(reference, N_CLASSES), RESOLUTION)
-    networks, latencies = [], []
-    for _ in range(n):
-        arch = space.decode(space.sample(rng)).at_resolution(RESOLUTION)
-        model = build_model(arch, N_CLASSES)
-        networks.append(latency_features(model, RESOLUTION))
-        latencies.append(meter.measure(model).relative)
-    return networks, np.array(latencies)
+    pictures = torch.randn(16, 3, RESOLUTION, RESOLUTION)
+    bench = Bench(parse_runtime(runtime), build_model(reference, N_CLASSES), pictures)
+    networks = {
+        arch.arch_id: build_model(arch, N_CLASSES)
+        for arch in (space.decode(space.sample(rng)).at_resolution(RESOLUTION) for _ in range(n))
+    }
+    found = {one.name: one.latency for one in bench.measure_all(networks)}
+    known = {name: latency.relative for name, latency in found.items() if latency}
+    features = [latency_features(networks[name], RESOLUTION) for name in known]
+    return features, np.array(list(known.values()))
 
 
-def judge_space(name: str, n: int, seeds: int) -> None:
+def judge_space(name: str, n: int, seeds: int, runtime: str) -> None:
     """Print how well the predictor does on n networks of a space of ours."""
     start = time.perf_counter()
-    networks, latencies = measure_space(name, N_FRESH + n)
+    networks, latencies = measure_space(name, N_FRESH + n, runtime)
     print(f"{len(networks)} networks of {name} measured in {time.perf_counter() - start:.0f} s")
     figures = []
     for seed in range(seeds):
@@ -150,11 +154,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="LatencyPredictor on FBNet's latencies.")
     parser.add_argument("table", type=Path, nargs="?")
     parser.add_argument("--space", help="of ours, measured here, in place of a table")
+    parser.add_argument("--runtime", default="onnxruntime", help="on which they are measured")
     parser.add_argument("--networks", type=int, default=50, help="that it learns from")
     parser.add_argument("--seeds", type=int, default=20)
     options = parser.parse_args()
     if options.space:
-        judge_space(options.space, options.networks, options.seeds)
+        judge_space(options.space, options.networks, options.seeds, options.runtime)
         return
     start = time.perf_counter()
     table = pd.read_parquet(options.table)

@@ -118,6 +118,7 @@ def latency_command(
             turns=turns,
         )
         try:
+            bench.start()
             found = list(with_progress(console, bench, scene))
             report.append(report_of(bench, scene, found))
             show(console, bench, scene, found)

@@ -86,6 +86,10 @@ class Bench:
         version = self.facts.get("versions", {}).get(package, "")
         return f"{self.spec.runtime} {version}".rstrip()
 
+    def start(self) -> None:
+        """Start the process; raises EvaluationError where it or the reference does not run."""
+        assert self.runner
+
     @property
     def runner(self) -> RunnerProcess:
         """The process that times, with the reference loaded; a new one where it was lost."""

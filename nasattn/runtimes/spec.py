@@ -99,4 +99,5 @@ def parse_runtime(text: str, **defaults: Any) -> RuntimeSpec:
         options[key] = value
     if "runtime" in options:
         raise StudyError(f"runtime {shown(text)}: the runtime stands before the colon")
-    return parse(RuntimeSpec, defaults | options | {"runtime": name}, "runtime", StudyError)
+    fields = defaults | options | {"runtime": get_runtime(name).name}
+    return parse(RuntimeSpec, fields, f"runtime {shown(text)}", StudyError)
