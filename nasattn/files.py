@@ -1,5 +1,6 @@
 """Plain names for files, and writing them whole or not at all."""
 
+import hashlib
 import os
 import re
 import tempfile
@@ -30,6 +31,11 @@ def write_bytes(path: Path, data: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def content_hash(path: Path) -> str:
+    """12 hex digits over a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def _umask() -> int:

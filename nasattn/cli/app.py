@@ -74,6 +74,9 @@ def search(
     constraint: Annotated[
         list[str] | None, name_of("A limit such as 'macs<=120e6'; repeatable.", "LIMIT")
     ] = None,
+    latency_model: Annotated[
+        str | None, name_of("Screen by latencies foretold from it: of latency --fit.", "FILE")
+    ] = None,
     device: Annotated[str | None, name_of("cpu, cuda, cuda:1, ... [cpu]")] = None,
     threads: Annotated[int | None, number("Processor threads to train with. [1]")] = None,
     storage: Storage = DEFAULT_STORAGE,
@@ -101,6 +104,7 @@ def search(
         "control": control or None,
         "objectives": objective or None,
         "constraints": constraint or None,
+        "latency_model": latency_model,
         "device": device,
         "threads": threads,
     }

@@ -83,6 +83,15 @@ class Scene:
             check_params(network.name, lambda: network.build(self.num_classes, self.resolution))
             return network.build(self.num_classes, self.resolution).eval()
 
+    def architecture(self, network: NamedNetwork) -> dict[str, Any] | None:
+        """A network as plain data, its strides fit for the pictures."""
+        if network.architecture is None:
+            return None
+        arch: dict[str, Any] = json.loads(
+            network.architecture.at_resolution(self.resolution).to_json()
+        )
+        return arch
+
     def models(self) -> dict[str, nn.Module]:
         return {name: self.build(network) for name, network in self.networks.items()}
 
@@ -274,6 +283,7 @@ def learn(
             name=name,
             features=latency_features(scene.build(scene.networks[name]), scene.resolution),
             latency_ms=latency.relative * reference_ms,
+            architecture=scene.architecture(scene.networks[name]),
         )
         for name, latency in known.items()
     ]

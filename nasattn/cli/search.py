@@ -24,9 +24,10 @@ from nasattn.cli.study import prepare
 from nasattn.cli.words import plural
 from nasattn.evaluate import Evaluation, Setting, TrainingEvaluator, check_device, evaluate
 from nasattn.library import shipped
-from nasattn.objectives import Direction, get_objective
+from nasattn.objectives import Cost, Direction, get_objective
 from nasattn.report import Front, read_front, write_front
 from nasattn.search.control import control_of, share_start
+from nasattn.search.forecast import Forecast, read_forecast
 from nasattn.search.run import Ending, counts, network_of, run_search
 from nasattn.search.spec import TABLE, StudySpec, load_study_spec
 from nasattn.search.storage import artifact_dir, check_storage, check_study, open_study
@@ -126,6 +127,7 @@ class Training:
 
     spec: StudySpec
     setting: Setting
+    forecast: Forecast | None = None
 
     @property
     def source(self) -> tuple[str, str]:
@@ -164,6 +166,7 @@ class Training:
                 facts=facts,
                 artifacts=artifacts,
                 watcher=progress,
+                forecast=self.forecast,
             )
 
     def fresh_seeds(self) -> list[int]:
@@ -189,9 +192,13 @@ def train(spec: StudySpec, space: SearchSpace, console: Console, cache_dir: Path
     spec = spec.model_copy(update={"resolution": data.resolution})
     rows = spec.objective_rows()
     turns = machine_turns(console, cache_dir)
-    return Training(
-        spec, Setting(data, spec.recipe, rows, limits, spec.seed, spec.device, turns=turns)
-    )
+    setting = Setting(data, spec.recipe, rows, limits, spec.seed, spec.device, turns=turns)
+    forecast = None
+    if spec.latency_model:
+        names = {row.name for row in setting.needed() if row.cost == Cost.MEASURED}
+        path = Path(spec.latency_model)
+        forecast = read_forecast(path, names, data.resolution, len(data.classes))
+    return Training(spec, setting, forecast)
 
 
 def described(way: Way, space: SearchSpace) -> tuple[str, dict[str, Direction], dict[str, Any]]:

@@ -3,7 +3,7 @@
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -22,6 +22,7 @@ class MeasuredNetwork(Spec):
     name: Name
     features: dict[str, float | str]  # see `latency_features`
     latency_ms: Positive  # by its ratio to the reference
+    architecture: dict[str, Any] | None = None  # as it was measured; a reference has none
 
 
 class Measurements(Spec):

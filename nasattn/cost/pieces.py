@@ -64,15 +64,24 @@ class PieceCounter:
 
         Raises what building that network and counting it do.
         """
-        pieces = [self._stem(arch)]
-        for in_chs, stage in arch.with_in_chs():
-            pieces.append(self._stage(in_chs, stage, arch.act, pieces[-1].shape))
-        lows = tuple(pieces[1 + i].shape for i in arch.fusion_stages)
-        pieces.append(self._last_layers(arch, pieces[-1].shape))
+        return joined(list(self.pieces(arch).values())).tally.cost
+
+    def pieces(self, arch: Architecture) -> dict[str, Piece]:
+        """A network's pieces by their place, one behind the other; raises as `count` does."""
+        found = {"stem": self._stem(arch)}
+        shape = found["stem"].shape
+        for i, (in_chs, stage) in enumerate(arch.with_in_chs()):
+            found[f"stages.{i}"] = piece = self._stage(in_chs, stage, arch.act, shape)
+            shape = piece.shape
+        lows = tuple(found[f"stages.{i}"].shape for i in arch.fusion_stages)
+        found["last"] = self._last_layers(arch, shape)
         if arch.fusion.kind != "none":
-            pieces.append(self._fusion(arch, lows, pieces[-1].shape))
-        pieces.append(self._classifier(arch, pieces[-1].shape))
-        return joined(pieces).tally.cost
+            found["fusion"] = self._fusion(arch, lows, found["last"].shape)
+            shape = found["fusion"].shape
+        else:
+            shape = found["last"].shape
+        found["head"] = self._classifier(arch, shape)
+        return found
 
     def _stem(self, arch: Architecture) -> Piece:
         key = ("stem", arch.stem, arch.act, arch.stages[0].kind.preact)

@@ -11,6 +11,8 @@ from nasattn.space import Params, SearchSpace
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+    from nasattn.search.forecast import Forecast
+
 MAX_REMEMBERED = 60_000
 
 StaticValues = Callable[[Architecture], Mapping[str, float]]
@@ -22,6 +24,7 @@ class Known:
 
     arch_id: str
     values: Mapping[str, float]
+    foretold: float | None = None  # the objective of a forecast
 
 
 @dataclass
@@ -29,13 +32,15 @@ class Candidates:
     """The networks of a space on pictures of a resolution (None: as they are drawn).
 
     `static_values` finds the objectives that are known without a trial; `limits` on them hold of
-    every network that may be tried.
+    every network that may be tried. A `forecast` screens those on what it foretells: a network that
+    would break one even at the better end of the interval may not be tried.
     """
 
     space: SearchSpace
     resolution: int | None
     static_values: StaticValues
     limits: Sequence[Constraint] = ()
+    forecast: "Forecast | None" = None
     known: dict[frozenset[tuple[str, object]], Known | None] = field(default_factory=dict)
 
     def decode(self, params: Params) -> Architecture:
@@ -66,6 +71,13 @@ class Candidates:
 
         return find
 
+    def foretold(self, params: Params) -> tuple[float, ...]:
+        """What a sampler may learn from beside the params; () without a forecast."""
+        known = self.find(params)
+        if self.forecast is None or known is None or known.foretold is None:
+            return (0.0,) * (self.forecast is not None)
+        return (known.foretold,)
+
     def distributions(self) -> "dict[str, BaseDistribution]":
         """Every parameter of the space in Optuna's own form, those that decide first."""
         from optuna.trial import FixedTrial
@@ -85,4 +97,10 @@ class Candidates:
         limits = [c for c in self.limits if c.objective.cost == Cost.STATIC]
         if any(c.violation(values[c.objective.name]) > 0 for c in limits):
             return None
-        return Known(arch.arch_id, values)
+        if self.forecast is None:
+            return Known(arch.arch_id, values)
+        value, low, high = self.forecast(arch)
+        limits = [c for c in self.limits if c.objective.name == self.forecast.objective]
+        if any(c.violation(low if c.at_most else high) > 0 for c in limits):
+            return None
+        return Known(arch.arch_id, values, value)

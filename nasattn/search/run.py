@@ -18,6 +18,7 @@ from nasattn.objectives import Cost
 from nasattn.search.artifacts import attach, curve_csv
 from nasattn.search.candidates import Candidates
 from nasattn.search.early_stop import EARLY_STOP, EarlyStop, Training, read_training
+from nasattn.search.forecast import Forecast
 from nasattn.search.history import FORETOLD, GIVEN_UP, named_constraints
 from nasattn.search.samplers import SAMPLERS, Proposer
 from nasattn.search.spec import StudySpec
@@ -66,13 +67,15 @@ def run_search(
     facts: dict[str, Any],
     artifacts: Path,
     watcher: Watcher,
+    forecast: Forecast | None = None,
 ) -> Ending:
     """Search until `spec.n_trials` networks were trained or failed; the baselines come first.
 
     Earlier trials of the study count, and no network is evaluated twice. `facts` (recipe_id, seed,
-    device) become attributes of every trial. Returns what ended the search.
+    device) become attributes of every trial; a `forecast` screens candidates and tells the sampler
+    of them. Returns what ended the search.
     """
-    return _Search(study, spec, space, evaluate, facts, artifacts, watcher).run()
+    return _Search(study, spec, space, evaluate, facts, artifacts, watcher, forecast).run()
 
 
 def is_new(trial: FrozenTrial) -> bool:
@@ -133,13 +136,15 @@ class _Search:
     facts: dict[str, Any]
     artifacts: Path
     watcher: Watcher
+    forecast: Forecast | None = None
     known: dict[str, FrozenTrial] = field(default_factory=dict)  # by arch_id
     spent: int = 0
 
     @cached_property
     def candidates(self) -> Candidates:
         limits = self.spec.limits(self.space)
-        return Candidates(self.space, self.spec.resolution, self.evaluate.static_values, limits)
+        how = self.spec.resolution, self.evaluate.static_values, limits, self.forecast
+        return Candidates(self.space, *how)
 
     @cached_property
     def sampler(self) -> Proposer:

@@ -21,6 +21,7 @@ def cost_aware(seed: int, candidates: Candidates, objectives: Sequence[Objective
     sampler = CostAwareSampler(
         exact,
         seed,
+        features=candidates.foretold if candidates.forecast else None,
         space=candidates.distributions(),
         meaningful=candidates.space.settle,
         identity=candidates.arch_id,

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from nasattn.attention.plugins import plugin_digests
 from nasattn.errors import StudyError, UnknownNameError
+from nasattn.files import content_hash
 from nasattn.files import slug as slug
 from nasattn.library import find_file
 from nasattn.objectives import Constraint, Objective, get_objective, parse_constraint
@@ -27,7 +28,8 @@ Threads = Annotated[int, Field(gt=0, le=1024)]
 StudyName = Annotated[str, AfterValidator(_printable)]
 
 TABLE = "table:"  # before the file of a tabular benchmark
-TRAINING = ("data", "recipe", "early_stop", "device", "threads")  # what means nothing with one
+# What means nothing with one.
+TRAINING = ("data", "recipe", "early_stop", "latency_model", "device", "threads")
 
 
 class StudySpec(Spec):
@@ -51,6 +53,7 @@ class StudySpec(Spec):
     control: bool = False  # whether a random search of the same budget stands beside it
     objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("top1", "macs", "latency_ms")
     constraints: tuple[str, ...] = ()
+    latency_model: str | None = None  # a file of `nasattn latency --fit`
     device: str = "cpu"
     threads: Threads = 1  # of the processor; on a busy machine one is faster than several
 
@@ -111,11 +114,13 @@ class StudySpec(Spec):
         """
         kind = "table" if self.table else "data"
         idle = {"name", "description", "n_trials", "n_seeds", "finalists", "control", "threads"}
-        idle.add("evaluator")
+        idle |= {"evaluator", "latency_model"}
         idle |= set(TRAINING) if self.table else set()
         own = self.model_dump(mode="json", exclude=idle)
         where = space.model_dump(mode="json", exclude={"description"})
         facts = {"space": where, kind: source, f"{kind}_hash": source_hash}
+        if self.latency_model:  # proposals depend on what is in it
+            own["latency_model"] = content_hash(Path(self.latency_model))
         text = space.model_dump_json()
         code = {k: digest for k, digest in plugin_digests().items() if f'"{k}"' in text}
         return own | facts | ({"plugins": code} if code else {})
