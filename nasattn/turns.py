@@ -1,16 +1,15 @@
 """Turns: trainings share a machine, a latency measurement has it to itself."""
 
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import ReadWriteLock, Timeout
 
 from nasattn.errors import StudyError
 
-Hold = Any  # a context manager
 PATIENCE = 1.0  # seconds, before somebody is told of the wait
 
 
@@ -25,9 +24,19 @@ class Turns:
     file: Path | None = None
     on_wait: Callable[[], None] = lambda: None  # called when a measurement has to wait
 
-    def training(self) -> Hold:
+    @contextmanager
+    def training(self) -> Iterator[None]:
         """Beside other trainings, not beside a measurement."""
-        return nullcontext() if self.file is None else self._lock().read_lock()
+        if self.file is None:
+            yield
+            return
+        lock = self._lock()
+        with self._explained():
+            lock.acquire_read()
+        try:
+            yield
+        finally:
+            lock.release()
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
@@ -36,11 +45,12 @@ class Turns:
             yield
             return
         lock = self._lock()
-        try:
-            lock.acquire_write(PATIENCE)
-        except Timeout:
-            self.on_wait()
-            lock.acquire_write()
+        with self._explained():
+            try:
+                lock.acquire_write(PATIENCE)
+            except Timeout:
+                self.on_wait()
+                lock.acquire_write()
         try:
             yield
         finally:
@@ -53,6 +63,14 @@ class Turns:
             return ReadWriteLock(self.file)
         except OSError as e:
             raise StudyError(f"{self.file}: cannot be locked ({e.strerror or e})") from e
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What the lock's database raises, in one line."""
+        try:
+            yield
+        except sqlite3.Error as e:
+            raise StudyError(f"{self.file}: cannot be locked ({e})") from e
 
 
 FREE = Turns()  # nobody waits for anybody

@@ -132,7 +132,6 @@ def test_a_line_that_makes_no_sense_is_refused(text: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.xfail(reason="a port or address that no machine can have is found only by urlsplit")
 @pytest.mark.parametrize(
     "target", ["ssh://pi:99999", "ssh://pi:0", "ssh://pi:١٢", "ssh://[::::]", "ssh://[1]"]
 )
@@ -156,7 +155,6 @@ def test_host_is_what_ssh_is_told(target: str, host: list[str]) -> None:
     assert RuntimeSpec(target=target).host == host
 
 
-@pytest.mark.xfail(reason="urlsplit makes the host lower case: `Host Pi` in ssh's file is missed")
 def test_host_keeps_its_case() -> None:
     assert RuntimeSpec(target="ssh://Pi").host == ["--", "Pi"]
 
@@ -375,9 +373,9 @@ def test_start_sets_the_threads_of_what_it_imports_then(monkeypatch: pytest.Monk
         (request("forget"), "TypeError: .*name"),
         (request("forget", name="x", more=1), "TypeError: .*more"),
         (request("memory", name="x"), "KeyError: 'x'"),
-        (request("start", modules={"no_such": "x"}, threads=1, cores=0), "ModuleNotFoundError"),
-        (request("start", modules={}, threads=10**6, cores=0), "ValueError: threads: must be at"),
-        (load(files={"problem": b"words"}), "^RuntimeError: first line$"),
+        (request("start", modules={"no_such": "x"}, threads=1, cores=0), "x cannot be imported"),
+        (request("start", modules={}, threads=10**6, cores=0), "^threads: must be at"),
+        (load(files={"problem": b"words"}), "^first line$"),
         (load(files={"problem": b"no words"}), "^RuntimeError$"),
         (
             request("time", names=["x"], reference="y", effort={}, seed=0, reloads=True),
@@ -395,7 +393,6 @@ def test_a_request_that_fails_has_one_answer_and_the_next_one_is_understood(
     assert second == DONE
 
 
-@pytest.mark.xfail(reason="an end of file that a runtime raises is taken for that of the requests")
 @pytest.mark.usefixtures("fake_session")
 def test_an_end_of_file_in_a_runtime_is_an_error_like_others() -> None:
     first, second = serve_all(load(files={"problem": b"end of file"}), FORGET)
@@ -436,12 +433,10 @@ def test_names_of_files_never_leave_the_folder(
     assert not Path("/tmp/nasattn-escaped").exists()
 
 
-@pytest.mark.xfail(reason="the bytes of a file that cannot be opened are read as the next request")
 @pytest.mark.usefixtures("fake_session")
 def test_the_bytes_of_a_file_that_cannot_be_opened_are_taken() -> None:
     first, second = serve_all(load(files={"..": b"no\nrequest\n"}), FORGET)
-    assert "error" in first
-    assert second == DONE
+    assert first == second == DONE  # under another name
 
 
 @pytest.mark.usefixtures("fake_session")
@@ -655,7 +650,6 @@ def test_a_runner_is_pinned_and_its_parent_is_not() -> None:
         runner.close()
 
 
-@pytest.mark.xfail(reason="the file of its last words is left to the garbage collector")
 @pytest.mark.usefixtures("_fake")
 @pytest.mark.parametrize("starts", [True, False])
 def test_a_runner_leaves_no_file_open(starts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -702,7 +696,8 @@ def test_a_package_that_is_missing_there_is_one_line(
 ) -> None:
     monkeypatch.setitem(RUNTIMES, "absent", ABSENT)
     with pytest.raises(
-        EvaluationError, match=r"^absent:target=.*: ModuleNotFoundError: No module named 'no_such"
+        EvaluationError,
+        match=r"^absent:target=.*: no-such cannot be imported .*pip install no-such",
     ):
         RunnerProcess(parse_runtime(ssh.on("absent")))
 
@@ -725,7 +720,7 @@ def test_a_killed_runner_is_one_line_and_the_next_measurement_starts_another() -
     one = bench()
     try:
         first = one.runner.process
-        lost = r"^fake: the runner was lost \(status -9\)$"
+        lost = r"^fake: the process was lost \(status -9\)$"
         with pytest.raises(EvaluationError, match=lost):
             one.measure(Scale(2.0, "die to run"))
         assert first.returncode == -signal.SIGKILL
@@ -735,7 +730,6 @@ def test_a_killed_runner_is_one_line_and_the_next_measurement_starts_another() -
         one.close()
 
 
-@pytest.mark.xfail(reason="a runner that is lost while it loads is kept, and asked ever after")
 @pytest.mark.usefixtures("_fake")
 @pytest.mark.parametrize("deed", ["", "die to load"])
 def test_a_runner_that_is_lost_before_it_times_is_replaced(deed: str) -> None:
@@ -744,8 +738,9 @@ def test_a_runner_that_is_lost_before_it_times_is_replaced(deed: str) -> None:
         if not deed:  # killed from outside, between two measurements
             one.runner.process.kill()
             one.runner.process.wait()
-        with pytest.raises(EvaluationError, match="the runner was lost"):
-            one.measure(Scale(2.0, deed))
+        else:
+            with pytest.raises(EvaluationError, match="was lost"):
+                one.measure(Scale(2.0, deed))
         assert one.measure(Scale(2.0)).n == 3
     finally:
         one.close()
@@ -755,7 +750,7 @@ def test_a_runner_that_is_lost_before_it_times_is_replaced(deed: str) -> None:
 def test_the_last_words_of_a_runner_are_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     words = "import sys; print('Illegal instruction', file=sys.stderr); sys.exit(3)"
     monkeypatch.setattr(process, "LOCAL", words)
-    with pytest.raises(EvaluationError, match=r"^fake: the runner was lost \(Illegal inst"):
+    with pytest.raises(EvaluationError, match=r"^fake: the process was lost \(Illegal inst"):
         RunnerProcess(parse_runtime("fake"))
 
 
@@ -813,7 +808,6 @@ def test_a_real_network_is_measured_on_another_machine(ssh: FakeSsh) -> None:
     assert not [p for p in ssh.left_behind if p.name.startswith("nasattn")]
 
 
-@pytest.mark.xfail(reason="ONNX Runtime tells its makers of each start, unless it is asked not to")
 @pytest.mark.skipif(sys.platform != "linux", reason="its marks are looked for as Linux has them")
 def test_onnxruntime_sends_nothing_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     skip_if_missing(RUNTIMES["onnxruntime"])
@@ -830,7 +824,7 @@ def test_a_host_that_ssh_refuses_is_one_line(ssh: FakeSsh) -> None:
         bench(ssh.on("fake")).measure(Scale())
     words = str(caught.value)
     assert words.startswith("fake:target=ssh://somewhere,")
-    assert words.endswith(": the runner was lost (Host key verification failed.)")
+    assert words.endswith(": ssh://somewhere was lost (Host key verification failed.)")
     assert "\n" not in words
 
 
@@ -840,7 +834,7 @@ def test_a_host_that_ssh_refuses_is_one_line(ssh: FakeSsh) -> None:
 def test_a_connection_that_drops_is_one_line(ssh: FakeSsh, lines: int) -> None:
     ssh.be(drops_after=lines)
     one = bench(ssh.on("fake"))
-    with pytest.raises(EvaluationError, match=r"the runner was lost \(client_loop: send disc"):
+    with pytest.raises(EvaluationError, match=r"was lost \(client_loop: send disc"):
         one.measure(Scale())
     one.close()
 
@@ -850,7 +844,7 @@ def test_a_connection_that_drops_while_timing_is_made_again(ssh: FakeSsh) -> Non
     ssh.be(drops_after=1 + 2 * 17)
     one = bench(ssh.on("fake"))
     try:
-        with pytest.raises(EvaluationError, match=r"the runner was lost \(client_loop: send disc"):
+        with pytest.raises(EvaluationError, match=r"was lost \(client_loop: send disc"):
             one.measure(Scale())
         ssh.be()
         assert one.measure(Scale()).n == 3
@@ -858,14 +852,13 @@ def test_a_connection_that_drops_while_timing_is_made_again(ssh: FakeSsh) -> Non
         one.close()
 
 
-@pytest.mark.xfail(reason="half a line of an answer is read as JSON")
 @pytest.mark.usefixtures("_fake")
 @pytest.mark.parametrize("lines", [0, 1 + 2 * 17])
 def test_a_connection_that_drops_within_a_line_is_one_line(ssh: FakeSsh, lines: int) -> None:
     ssh.be(drops_after=lines, bytes_of_last=9)
     one = bench(ssh.on("fake"))
     try:
-        with pytest.raises(EvaluationError, match=r"the runner was lost \(client_loop"):
+        with pytest.raises(EvaluationError, match=r"was lost \(client_loop"):
             one.measure(Scale())
     finally:
         one.close()
@@ -921,7 +914,6 @@ def test_each_runtime_converts_a_network_that_answers_alike(
     assert list(tmp_path.iterdir()) == []  # converters leave nothing where one stands
 
 
-@pytest.mark.xfail(reason="pnnx imports what it writes, where `self.0 = ...` is no Python")
 @pytest.mark.filterwarnings("ignore")
 def test_ncnn_converts_a_network_whose_parts_have_numbers_for_names() -> None:
     skip_if_missing(RUNTIMES["ncnn"])

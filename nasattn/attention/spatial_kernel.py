@@ -75,9 +75,14 @@ class SpatialKernelAttn(nn.Module):
 
 
 def _gem_channels(v: Tensor, p: float) -> Tensor:
-    """(mean_c(v^p))^(1/p): (N, G, C, H, W) -> (N, G, H, W)."""
-    v = v.clamp(min=EPS)
+    """(mean_c(v^p))^(1/p): (N, G, C, H, W) -> (N, G, H, W).
+
+    In four dimensions: there are runtimes (LiteRT) that raise no more of them to a power.
+    """
+    groups = v.shape[:2]
+    v = v.flatten(0, 1).clamp(min=EPS)  # (N G, C, H, W)
     # EPS^p leaves float32 from p = 7 on. The mean is homogeneous: scale by the top (a constant
     # to the gradient, which stays exact) and it is never below 1 / C.
-    top = v.amax(2, keepdim=True).detach()  # (N, G, 1, H, W)
-    return (v / top).pow(p).mean(2).pow(1 / p) * top.squeeze(2)
+    top = v.amax(1, keepdim=True).detach()  # (N G, 1, H, W)
+    pooled = (v / top).pow(p).mean(1).pow(1 / p) * top.squeeze(1)
+    return pooled.view(*groups, *pooled.shape[1:])  # (N, G, H, W)

@@ -17,14 +17,15 @@ from torch.nn.functional import interpolate
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.folders import check_target, write_result
 from nasattn.cli.machine import check_here, check_params, machine_turns
+from nasattn.cli.show import check_pictures
 from nasattn.cli.tables import add_row, name_column, number_column, table
 from nasattn.cli.words import plural
 from nasattn.cost.bench import N_PICTURES, Bench, Measured
 from nasattn.cost.features import latency_features
 from nasattn.cost.latency import Latency
 from nasattn.cost.measurements import MeasuredNetwork, Measurements, read_measurements
+from nasattn.cost.predictor import MIN_NETWORKS
 from nasattn.data.augment import Normalise, to_float
-from nasattn.data.load import MAX_RESOLUTION, MIN_RESOLUTION
 from nasattn.errors import EvaluationError, StudyError
 from nasattn.evaluate import LATENCY_REFERENCE
 from nasattn.runtimes.protocol import Effort
@@ -53,7 +54,12 @@ class Wanted:
 
     def named(self) -> dict[str, NamedNetwork]:
         """The networks by name; those of a space are random ones, by arch_id."""
-        found = {network.name: network for network in map(read_network, self.networks)}
+        found: dict[str, NamedNetwork] = {}
+        for text in self.networks:
+            network = read_network(text)
+            if network.name in found:
+                raise StudyError(f"{text}: is the second network called {network.name!r}")
+            found[network.name] = network
         if self.space is not None:
             space, rng = load_space(self.space), Random(self.seed)
             wanted = len(found) + self.samples
@@ -112,6 +118,11 @@ def latency_command(
         check_target(file, *(other for other in (fit, json_file) if other is not file))
     if fit and len(runtimes) > 1:
         raise StudyError("--fit: learns one runtime at a time")
+    if fit and len(wanted.named()) < MIN_NETWORKS:
+        n = len(wanted.named())
+        raise StudyError(
+            f"--fit: learns from {MIN_NETWORKS} networks or more, not {n}; see --space"
+        )
     for spec in runtimes:
         check_here(spec)
     scene = set_scene(console, wanted, cache_dir)
@@ -133,11 +144,11 @@ def latency_command(
             show(console, bench, scene, found)
         finally:
             bench.close()
-    if fit:
-        learn(console, scene, runtimes[0], found, fit)
     if json_file:
         write_result(json_file, json.dumps(report, indent=1) + "\n")
         console.print(f"written: {json_file}", markup=False, soft_wrap=True)
+    if fit:
+        learn(console, scene, runtimes[0], found, fit)
     if not fit:
         first = next(iter(wanted.networks), LATENCY_REFERENCE)
         console.print(f"where the time goes: nasattn show {first} --layers --latency", markup=False)
@@ -158,12 +169,8 @@ def effort_of(precision: str) -> Effort:
 def set_scene(console: Console, wanted: Wanted, cache_dir: Path) -> Scene:
     """The networks, and real pictures for them."""
     networks, reference = wanted.named(), read_network(wanted.reference)
-    first = next(iter(networks.values())).pictures
-    resolution = wanted.resolution or first.resolution
-    num_classes = wanted.classes or first.num_classes
-    if not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
-        allowed = f"{MIN_RESOLUTION} to {MAX_RESOLUTION}"
-        raise StudyError(f"--resolution: must be {allowed}, is {resolution}")
+    size = check_pictures(next(iter(networks.values())), wanted.resolution, wanted.classes)
+    resolution, num_classes = size.resolution, size.num_classes
     data = load_with_progress(console, wanted.data, min(resolution, MOST_PIXELS), cache_dir)
     images, _ = to_tensors(data.train, "cpu")
     pictures = Normalise.of(images)(to_float(to_tensors(data.val_search, "cpu")[0][:N_PICTURES]))
@@ -277,6 +284,11 @@ def learn(
 ) -> None:
     """Write the measured networks down, and say how well others can be foretold from them."""
     known = {one.name: one.latency for one in found if one.latency}
+    if len(known) < MIN_NETWORKS:
+        raise EvaluationError(
+            f"--fit: {len(known)} networks have a latency, {MIN_NETWORKS} or more must; {file} is "
+            "not written"
+        )
     reference_ms = torch.tensor([one.reference_ms for one in known.values()]).median().item()
     rows = [
         MeasuredNetwork(

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from nasattn.runtimes.protocol import FULL_EFFORT, Effort, Timing
 from nasattn.runtimes.spec import RuntimeSpec
 from nasattn.turns import FREE, Turns
 
-REFERENCE = "reference"
+REFERENCE, ALONE = "the reference", "alone"  # a runner's names; networks have numbers
 N_TOGETHER = 25  # networks that take turns; more would only take memory
 N_PICTURES = 16  # for parity, at least
 
@@ -93,14 +94,19 @@ class Bench:
     @property
     def runner(self) -> RunnerProcess:
         """The process that times, with the reference loaded; a new one where it was lost."""
+        if self._runner is not None and self._runner.is_lost:
+            self.close()
         if self._runner is None:
             if self._converted_reference is None:
-                self._converted_reference = self.convert(self.reference)
+                with blamed("the reference: "):
+                    self._converted_reference = self.convert(self.reference)
             runner = RunnerProcess(self.spec, cores=self.spec.threads)
             try:
-                self.load(runner, REFERENCE, self._converted_reference)
-            except EvaluationError as e:
-                raise EvaluationError(f"the reference: {e}") from e
+                with blamed("the reference: "):
+                    self.load(runner, REFERENCE, self._converted_reference)
+            except EvaluationError:
+                runner.close()
+                raise
             self._runner, self.facts = runner, runner.facts
         return self._runner
 
@@ -116,7 +122,7 @@ class Bench:
         return self.measure(self.reference)
 
     def measure_all(self, models: Mapping[str, nn.Module]) -> Iterator[Measured]:
-        """Each network as soon as it is known; those that have no latency with the reason."""
+        """What came of each network, some together; those without a latency with the reason."""
         names = list(models)
         for start in range(0, len(names), N_TOGETHER):
             group = {name: models[name] for name in names[start : start + N_TOGETHER]}
@@ -124,32 +130,36 @@ class Bench:
 
     def _measure_group(self, models: Mapping[str, nn.Module]) -> Iterator[Measured]:
         """Networks that take turns."""
-        ready: dict[str, tuple[Converted, Parity]] = {}
-        for name, model in models.items():
+        ready: dict[str, tuple[str, Converted, Parity]] = {}  # by the runner's name
+        for key, (name, model) in zip(map(str, count()), models.items(), strict=False):
             try:
                 converted = self.convert(model)
-                ready[name] = converted, self.load(self.runner, name, converted)
+                parity = self.load(self.runner, key, converted)
             except EvaluationError as e:
                 yield Measured(name, reason=str(e))
-        left = dict(ready)
+            else:
+                ready[key] = name, converted, parity
         try:
-            for name, latency in self._time(list(ready)):
-                converted, parity = left.pop(name)
-                latency = replace(latency, size_bytes=converted.size_bytes)
-                if self.memory:
-                    latency = replace(latency, **self._take(converted))  # type: ignore[arg-type]
-                yield Measured(name, latency, parity)
+            found = self._time(list(ready))
         except EvaluationError as e:
             self.close()
-            yield from (Measured(name, reason=str(e)) for name in left)
+            yield from (Measured(name, reason=str(e)) for name, _, _ in ready.values())
+            return
+        for key, latency in found.items():
+            name, converted, parity = ready[key]
+            latency = replace(latency, size_bytes=converted.size_bytes)
+            if self.memory:
+                with suppress(EvaluationError):  # it stays unknown
+                    latency = replace(latency, **self._take(converted))  # type: ignore[arg-type]
+            yield Measured(name, latency, parity)
         if self._runner is not None:
             with suppress(EvaluationError):
-                for name in ready:
-                    self._runner.tell("forget", name=name)
+                for key in ready:
+                    self._runner.tell("forget", name=key)
 
-    def _time(self, names: Sequence[str]) -> Iterator[tuple[str, Latency]]:
+    def _time(self, names: Sequence[str]) -> dict[str, Latency]:
         if not names:
-            return
+            return {}
         runner = self.runner
         with self.turns.measuring():
             answers = runner.ask(
@@ -161,9 +171,7 @@ class Bench:
                 reloads=self.spec.row.reloads,
             )
             found = [answer for answer in answers if "name" in answer]
-        for answer in found:
-            timing = Timing(answer["own"], answer["reference"])
-            yield answer["name"], self._latency(timing)
+        return {a["name"]: self._latency(Timing(a["own"], a["reference"])) for a in found}
 
     def _latency(self, timing: Timing) -> Latency:
         return Latency(
@@ -179,24 +187,26 @@ class Bench:
         """What a network takes in a process that has no other: memory, energy."""
         runner = RunnerProcess(self.spec)
         try:
-            self.load(runner, REFERENCE, converted, check=False)
-            return runner.tell("memory", name=REFERENCE)
+            self.load(runner, ALONE, converted, check=False)
+            return runner.tell("memory", name=ALONE)
         finally:
             runner.close()
 
     def convert(self, model: nn.Module) -> Converted:
         """A network in the runtime's form; raises EvaluationError where it cannot be had."""
-        model = settled(model, self.pictures)
-        with torch.inference_mode():
-            logits = model(self.pictures)
         x = self.pictures[: self.spec.batch]
+        try:
+            model = settled(model, self.pictures)
+            with torch.inference_mode():
+                logits = model(self.pictures)
+        except (RuntimeError, ValueError, MemoryError) as e:
+            raise EvaluationError(f"cannot be run on {list(x.shape)} ({first_line(e)})") from e
         try:
             with tempfile.TemporaryDirectory(prefix="nasattn-") as folder, torch.no_grad(), quiet():
                 self._converter.convert(model, x, Path(folder))
                 files = {p.name: p.read_bytes() for p in sorted(Path(folder).iterdir())}
         except Exception as e:  # whatever a converter raises, the network is not for this runtime
-            words = str(e).strip().splitlines() or [type(e).__name__]
-            raise EvaluationError(f"{self.spec}: cannot be converted ({words[0]})") from e
+            raise EvaluationError(f"{self.spec}: cannot be converted ({first_line(e)})") from e
         return Converted(files, logits)
 
     def load(
@@ -233,6 +243,20 @@ class Bench:
 
 
 @contextmanager
+def blamed(words: str) -> Iterator[None]:
+    """An EvaluationError with these words before its own."""
+    try:
+        yield
+    except EvaluationError as e:
+        raise EvaluationError(f"{words}{e}") from e
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, or what it is."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
 def quiet() -> Iterator[None]:
     """Without what converters print, from below Python too."""
     sys.stdout.flush()
@@ -244,6 +268,8 @@ def quiet() -> Iterator[None]:
                 os.dup2(nowhere.fileno(), n)
         yield
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         for n, copy in zip((1, 2), kept, strict=True):
             os.dup2(copy, n)
             os.close(copy)

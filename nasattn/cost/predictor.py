@@ -71,7 +71,8 @@ class LatencyPredictor:
     def predict(self, features: Sequence[Features]) -> tuple[Floats, Floats, Floats]:
         """Latencies in ms with the ends of their intervals: (n,), (n,), (n,)."""
         ms, sd = self._predict(features)
-        return ms, np.maximum(ms - self.width * sd, 0), ms + self.width * sd
+        low, high = ms - self.width * sd, ms + self.width * sd
+        return np.maximum(ms, 0), np.maximum(low, 0), np.maximum(high, 0)
 
     def _learn(self, features: Sequence[Features], y: Floats) -> None:
         self.mean, self.scale = float(y.mean()), float(y.std()) or 1.0

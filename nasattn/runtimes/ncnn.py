@@ -18,7 +18,9 @@ def convert(model: "nn.Module", x: "Tensor", folder: Path) -> None:
 
     traced = folder / "model.pt"
     with torch.no_grad(), contextlib.chdir(folder):  # it writes where it stands, too
-        pnnx.export(model, str(traced), (x,), fp16=False)
+        named = torch.nn.ModuleDict({"network": model})  # its code cannot begin with a number
+        named.forward = model.forward
+        pnnx.export(named, str(traced), (x,), fp16=False)
     kept = ("model.ncnn.param", "model.ncnn.bin")
     for file in folder.iterdir():
         if file.name not in kept:

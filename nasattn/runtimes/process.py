@@ -7,6 +7,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,16 +47,25 @@ class RunnerProcess:
 
     def __init__(self, spec: RuntimeSpec, *, cores: int = 0) -> None:
         self.spec = spec
+        self.last_words = ""
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
-        self.process = self._start(command_of(spec))
-        weakref.finalize(self, end, self.process)
-        if spec.target != HERE:
-            files = sources()
-            self._send([json.dumps({k: len(v) for k, v in files.items()}) + "\n"])
-            self._send(files.values())
-        (self.facts,) = self.ask(
-            "start", modules=dict(spec.row.runs), threads=spec.threads, cores=cores
-        )
+        try:
+            self.process = self._start(command_of(spec))
+        except EvaluationError:
+            self.errors.close()
+            raise
+        self._end = weakref.finalize(self, end, self.process, self.errors)
+        try:
+            if spec.target != HERE:
+                files = sources()
+                self._send([json.dumps({k: len(v) for k, v in files.items()}) + "\n"])
+                self._send(files.values())
+            self.facts = self.tell(
+                "start", modules=dict(spec.row.runs), threads=spec.threads, cores=cores
+            )
+        except EvaluationError:
+            self.close()
+            raise
 
     def ask(self, do: str, payload: Sequence[bytes] = (), **request: Any) -> Iterator[Answer]:
         """The answers to a request that `payload` follows, up to the last one."""
@@ -74,10 +84,14 @@ class RunnerProcess:
         (answer,) = self.ask(do, payload, **request)
         return answer
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the process has ended."""
+        return not self._end.alive or self.process.poll() is not None
+
     def close(self) -> None:
         """End the runner, and with it all that it wrote."""
-        end(self.process)
-        self.errors.close()
+        self._end()
 
     def _start(self, command: Sequence[str]) -> "subprocess.Popen[bytes]":
         pipe = subprocess.PIPE
@@ -92,22 +106,25 @@ class RunnerProcess:
             for piece in pieces:
                 pipe.write(piece.encode() if isinstance(piece, str) else piece)
             pipe.flush()
-        except OSError as e:  # nobody reads any more
+        except (OSError, ValueError) as e:  # nobody reads any more, or it was closed
             raise self._lost() from e
 
     def _receive(self) -> Answer:
         for line in _pipe(self.process.stdout):
-            if line.startswith(b"{"):  # a login shell may say other things
-                answer: Answer = json.loads(line)
-                return answer
+            with suppress(ValueError):  # a login shell may say other things; or half a line
+                answer = json.loads(line)
+                if isinstance(answer, dict) and answer.keys() & {"done", "error", "name"}:
+                    return answer
         raise self._lost()
 
     def _lost(self) -> EvaluationError:
         """That the runner is gone, with the last words that it left."""
-        end(self.process)
-        self.errors.seek(0)
-        lines = self.errors.read().decode(errors="replace").strip().splitlines()
-        status = self.process.returncode
+        if self._end.alive:
+            stop(self.process)
+            self.errors.seek(0)
+            self.last_words = self.errors.read().decode(errors="replace").strip()
+            self.close()
+        lines, status = self.last_words.splitlines(), self.process.returncode
         return EvaluationError(
             f"{self.spec}: {self.spec.target or 'the process'} was lost "
             f"({lines[-1] if lines else f'status {status}'})"
@@ -129,7 +146,13 @@ def sources() -> dict[str, bytes]:
     return files | {"__init__.py": PACKAGE}
 
 
-def end(process: "subprocess.Popen[bytes]") -> None:
+def end(process: "subprocess.Popen[bytes]", errors: IO[bytes]) -> None:
+    """End a process, and let its last words go."""
+    stop(process)
+    errors.close()
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
     """End a process: by closing its input, or by force where that is not enough."""
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:

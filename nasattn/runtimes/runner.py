@@ -31,6 +31,10 @@ ENERGY_SECONDS = 1.0
 Answer = dict[str, Any]
 
 
+class CutOffError(Exception):
+    """The requests end in the middle of one."""
+
+
 class Runner:
     """The networks that are loaded, by name, and what can be done with them."""
 
@@ -48,7 +52,8 @@ class Runner:
     def do_start(self, modules: dict[str, str], threads: int, cores: int) -> Iterator[Answer]:
         """Import what a runtime needs; `cores`: so many are this process's own, 0: any."""
         if threads > (os.cpu_count() or threads):
-            raise ValueError(f"threads: must be at most {os.cpu_count()} there, is {threads}")
+            raise RuntimeError(f"threads: must be at most {os.cpu_count()} there, is {threads}")
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime would tell its makers of this run
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ[name] = str(threads)
         pinned = facts.pin(cores) if cores else []
@@ -78,7 +83,7 @@ class Runner:
         """
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         for path, size in sizes.items():
-            self.take(folder / Path(path).name, size)
+            self.take(folder / (Path(path).name.strip(".") or "file"), size)
         numbers = self.take_numbers(4 * _product(shape))
         kind = import_module(f"nasattn.runtimes.{file}").Session
 
@@ -167,7 +172,7 @@ class Runner:
             while size:
                 piece = self.source.read(min(size, CHUNK))
                 if not piece:
-                    raise EOFError
+                    raise CutOffError
                 file.write(piece)
                 size -= len(piece)
 
@@ -176,7 +181,7 @@ class Runner:
         numbers = array("f")
         data = self.source.read(size)
         if len(data) < size:
-            raise EOFError
+            raise CutOffError
         numbers.frombytes(data)
         if sys.byteorder == "big":
             numbers.byteswap()
@@ -196,12 +201,13 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
             try:
                 for answer in runner.do(json.loads(line)):
                     say(answer)
-            except EOFError:
+            except CutOffError:
                 return
             except Exception as e:
                 words = str(e).strip().splitlines() or [""]
-                plain = isinstance(e, RuntimeError | ValueError) and words[0]
-                say({"error": words[0] if plain else f"{type(e).__name__}: {words[0]}"})
+                plain = type(e) is RuntimeError and words[0]
+                kind = "" if plain else f"{type(e).__name__}: "
+                say({"error": f"{kind}{words[0]}".removesuffix(": ")})
 
 
 def main() -> None:

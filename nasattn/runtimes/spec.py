@@ -1,9 +1,9 @@
 """RuntimeSpec: a runtime with its threads, batch, device and target, in a line."""
 
+import ipaddress
 import os
 import re
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,6 +12,11 @@ from nasattn.runtimes.table import Runtime, get_runtime, installed
 from nasattn.spec import Spec, fields_of, parse
 
 HERE = ""  # the target that is this machine
+# A host that began with a hyphen would be an option of ssh.
+ADDRESS = re.compile(
+    r"ssh://(?P<user>\w[\w.-]*@)?((?P<name>\w[\w.-]*)|\[(?P<address>[0-9a-fA-F:.]+)\])"
+    r"(:(?P<port>[0-9]{1,5}))?"
+)
 
 
 class RuntimeSpec(Spec):
@@ -34,8 +39,8 @@ class RuntimeSpec(Spec):
     def _readable_target(cls, target: str) -> str:
         if target == HERE:
             return target
-        # A host that began with a hyphen would be an option of ssh.
-        if not re.fullmatch(r"ssh://(\w[\w.-]*@)?(\w[\w.-]*|\[[\da-fA-F:]+\])(:\d{1,5})?", target):
+        match = ADDRESS.fullmatch(target)
+        if not match or not is_possible(match["address"], match["port"]):
             raise StudyError(f"{shown(target)}: must be like ssh://user@host or ssh://host:2222")
         return target
 
@@ -68,17 +73,26 @@ class RuntimeSpec(Spec):
 
     @property
     def host(self) -> list[str]:
-        """The arguments of ssh that name the target's host."""
-        place = urlsplit(self.target)
-        user = f"{place.username}@" if place.username else ""
-        port = ["-p", str(place.port)] if place.port else []
-        return [*port, "--", f"{user}{place.hostname}"]
+        """The arguments of ssh that name the host, as it is written: it may be an alias."""
+        match = ADDRESS.fullmatch(self.target)
+        assert match
+        port = ["-p", match["port"]] if match["port"] else []
+        return [*port, "--", f"{match['user'] or ''}{match['address'] or match['name']}"]
 
     def __str__(self) -> str:
         """The short form that `parse_runtime` reads; what is at its default is left out."""
         options = self.model_dump(exclude_defaults=True, exclude={"runtime"})
         words = ",".join(f"{name}={value}" for name, value in options.items())
         return f"{self.runtime}:{words}" if words else self.runtime
+
+
+def is_possible(address: str | None, port: str | None) -> bool:
+    """Whether a machine can have such an IPv6 address, and such a port."""
+    try:
+        ipaddress.IPv6Address(address or "::1")
+    except ValueError:
+        return False
+    return 0 < int(port or 22) < 65536
 
 
 def parse_runtime(text: str, **defaults: Any) -> RuntimeSpec:
