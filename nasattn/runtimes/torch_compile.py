@@ -14,6 +14,9 @@ def convert(model: "nn.Module", x: "Tensor", folder: Path) -> None:
     torch_eager.convert(model, x, folder)
 
 
+NETWORKS = 10_000  # in one process, at most
+
+
 class Session(torch_eager.Session):
     """A module behind torch.compile; raises where a part of it cannot be compiled."""
 
@@ -21,4 +24,8 @@ class Session(torch_eager.Session):
         import torch
 
         torch._inductor.config.compile_threads = 1  # no workers beside what is timed
+        # Networks of one class are one function to the compiler, that it would make anew 8 times.
+        torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = (
+            NETWORKS
+        )
         return torch.compile(model, fullgraph=True, dynamic=False)
