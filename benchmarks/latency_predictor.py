@@ -1,43 +1,40 @@
-"""LatencyPredictor on FBNet's measured latencies: learned from few networks, judged on the others.
+r"""LatencyPredictor on FBNet's measured latencies: learned from few networks, judged on the others.
 
     python -m benchmarks.latency_predictor PATH/fbnet_latency.parquet
-    python -m benchmarks.latency_predictor --space mobile
+    nasattn latency --space mobile --samples 150 --runtime onnxruntime --resolution 32 \
+        --classes 10 --no-memory --fit FILE
+    python -m benchmarks.latency_predictor --measurements FILE
 
 A row of the table is a network: which of nine blocks each of its 22 layers has, and its latency on
 27 devices. Prints, a device a line: Spearman's correlation of predicted and measured latencies, the
 mean relative error, the share of intervals that hold (they promise 90 %), the error that the
 predictor says of itself; and how far a one-hot regression of 4,000 networks comes, which is what
-the noise of the measurements leaves to be known. With --space: on networks of a space of ours,
-measured here at 32 pixels on --runtime by their ratio to MobileNetV2.
+the noise of the measurements leaves to be known. With --measurements: on networks of a space of
+ours, measured here.
 """
 
 import argparse
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import pandas as pd
 import scipy
-import torch
 from scipy.stats import spearmanr, t
 from sklearn.linear_model import Ridge
 
-from nasattn.baselines import get_baseline
-from nasattn.cost import Bench, LatencyPredictor
-from nasattn.cost.features import latency_features
+from nasattn.arch import parse_architecture
+from nasattn.cost import LatencyPredictor, PieceCounter
+from nasattn.cost.features import arch_features
+from nasattn.cost.measurements import read_measurements
 from nasattn.cost.predictor import Features
-from nasattn.model import build_model
-from nasattn.runtimes.spec import parse_runtime
-from nasattn.space import load_space
 
 OPS = ("k3_e1", "k3_e1_g2", "k3_e3", "k3_e6", "k5_e1", "k5_e1_g2", "k5_e3", "k5_e6", "skip")
 STAGES = ((16, 1, 1), (24, 4, 2), (32, 4, 2), (64, 4, 2), (112, 4, 1), (184, 4, 2), (352, 1, 1))
 N_TEST = 1000
 N_CEILING = 4000
-N_FRESH, RESOLUTION, N_CLASSES = 100, 32, 10
 
 
 def layers() -> Iterator[tuple[int, int, int, int]]:
@@ -110,56 +107,52 @@ def measure(
     )
 
 
-def measure_space(name: str, n: int, runtime: str) -> tuple[list[Features], np.ndarray]:
-    """Random networks of a space with their latency over MobileNetV2's in the same rounds."""
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    space, rng = load_space(name), Random(0)
-    reference = get_baseline("mobilenet_v2").architecture.at_resolution(RESOLUTION)
-    pictures = torch.randn(16, 3, RESOLUTION, RESOLUTION)
-    bench = Bench(parse_runtime(runtime), build_model(reference, N_CLASSES), pictures)
-    networks = {
-        arch.arch_id: build_model(arch, N_CLASSES)
-        for arch in (space.decode(space.sample(rng)).at_resolution(RESOLUTION) for _ in range(n))
+def judge_file(path: Path, n: int, seeds: int) -> None:
+    """Print how well the predictor does on a file's networks: by their layers, and as planned."""
+    measured = read_measurements(path)
+    latencies = np.array([network.latency_ms for network in measured.networks])
+    counter = PieceCounter(measured.num_classes, measured.resolution)
+    described = {
+        "layers of the built network": [network.features for network in measured.networks],
+        "architecture": [
+            arch_features(parse_architecture(network.architecture), counter)
+            for network in measured.networks
+        ],
     }
-    found = {one.name: one.latency for one in bench.measure_all(networks)}
-    known = {name: latency.relative for name, latency in found.items() if latency}
-    features = [latency_features(networks[name], RESOLUTION) for name in known]
-    return features, np.array(list(known.values()))
+    print(f"{len(latencies)} networks measured on {measured.runtime}, learned from {n}")
+    for what, features in described.items():
+        figures = np.array([judge(features, latencies, n, seed) for seed in range(seeds)])
+        print(f"\nby {what}:")
+        names = ("Spearman", "mean error", "within 10 %", "intervals that hold", "own error")
+        for name, column in zip(names, figures.T, strict=True):
+            print(f"{name}: {column.mean():.3f}, {column.min():.3f} to {column.max():.3f}")
 
 
-def judge_space(name: str, n: int, seeds: int, runtime: str) -> None:
-    """Print how well the predictor does on n networks of a space of ours."""
-    start = time.perf_counter()
-    networks, latencies = measure_space(name, N_FRESH + n, runtime)
-    print(f"{len(networks)} networks of {name} measured in {time.perf_counter() - start:.0f} s")
-    figures = []
-    for seed in range(seeds):
-        order = np.random.default_rng(seed).permutation(len(latencies))
-        learned, rest = order[:n], order[n:]
-        predictor = LatencyPredictor().fit([networks[i] for i in learned], latencies[learned])
-        ms, low, high = predictor.predict([networks[i] for i in rest])
-        true = latencies[rest]
-        off = np.abs(ms / true - 1)
-        held = np.mean((low <= true) & (true <= high))
-        rank = spearmanr(ms, true).statistic
-        figures.append((rank, off.mean(), np.mean(off < 0.1), held, predictor.error))
-    names = ("Spearman", "mean error", "within 10 %", "intervals that hold", "own error (median)")
-    for what, column in zip(names, zip(*figures, strict=True), strict=True):
-        print(f"{what}: {np.mean(column):.3f}, {min(column):.3f} to {max(column):.3f}")
+def judge(
+    networks: Sequence[Features], latencies: np.ndarray, n: int, seed: int
+) -> tuple[float, float, float, float, float]:
+    """Learn from n networks, foretell the others."""
+    order = np.random.default_rng(seed).permutation(len(latencies))
+    learned, rest = order[:n], order[n:]
+    predictor = LatencyPredictor().fit([networks[i] for i in learned], latencies[learned])
+    ms, low, high = predictor.predict([networks[i] for i in rest])
+    true = latencies[rest]
+    off = np.abs(ms / true - 1)
+    held = np.mean((low <= true) & (true <= high))
+    rank = spearmanr(ms, true).statistic
+    return float(rank), float(off.mean()), float(np.mean(off < 0.1)), float(held), predictor.error
 
 
 def main() -> None:
     """Print a table of all devices, as Markdown."""
     parser = argparse.ArgumentParser(description="LatencyPredictor on FBNet's latencies.")
     parser.add_argument("table", type=Path, nargs="?")
-    parser.add_argument("--space", help="of ours, measured here, in place of a table")
-    parser.add_argument("--runtime", default="onnxruntime", help="on which they are measured")
+    parser.add_argument("--measurements", type=Path, help="of ours, in place of a table")
     parser.add_argument("--networks", type=int, default=50, help="that it learns from")
     parser.add_argument("--seeds", type=int, default=20)
     options = parser.parse_args()
-    if options.space:
-        judge_space(options.space, options.networks, options.seeds, options.runtime)
+    if options.measurements:
+        judge_file(options.measurements, options.networks, options.seeds)
         return
     start = time.perf_counter()
     table = pd.read_parquet(options.table)

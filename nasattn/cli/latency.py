@@ -98,8 +98,24 @@ class Scene:
         )
         return arch
 
-    def models(self) -> dict[str, nn.Module]:
-        return {name: self.build(network) for name, network in self.networks.items()}
+    def models(self) -> Mapping[str, nn.Module]:
+        return Models(self)
+
+
+@dataclass(frozen=True)
+class Models(Mapping[str, nn.Module]):
+    """A scene's networks, each built when it is asked for: many would fill the memory."""
+
+    scene: Scene
+
+    def __getitem__(self, name: str) -> nn.Module:
+        return self.scene.build(self.scene.networks[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.scene.networks)
+
+    def __len__(self) -> int:
+        return len(self.scene.networks)
 
 
 def latency_command(

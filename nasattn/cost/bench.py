@@ -18,7 +18,7 @@ from nasattn.cost.parity import Parity, compare, settled
 from nasattn.errors import EvaluationError
 from nasattn.runtimes.process import RunnerProcess
 from nasattn.runtimes.protocol import FULL_EFFORT, Effort, Timing
-from nasattn.runtimes.spec import RuntimeSpec
+from nasattn.runtimes.spec import HERE, RuntimeSpec
 from nasattn.turns import FREE, Turns
 
 REFERENCE, ALONE = "the reference", "alone"  # a runner's names; networks have numbers
@@ -74,7 +74,7 @@ class Bench:
         n = -(-max(N_PICTURES, spec.batch) // spec.batch) * spec.batch
         self.pictures = pictures[torch.arange(n) % len(pictures)].float().contiguous()
         self.effort, self.memory, self.seed = effort, memory, seed
-        self.turns = turns
+        self.turns = turns if spec.target == HERE else FREE
         self._converter = spec.row.load()
         self._converted_reference: Converted | None = None
         self._runner: RunnerProcess | None = None
