@@ -25,9 +25,7 @@ import scipy
 from scipy.stats import spearmanr, t
 from sklearn.linear_model import Ridge
 
-from nasattn.arch import parse_architecture
-from nasattn.cost import LatencyPredictor, PieceCounter
-from nasattn.cost.features import arch_features
+from nasattn.cost import LatencyPredictor
 from nasattn.cost.measurements import read_measurements
 from nasattn.cost.predictor import Features
 
@@ -108,24 +106,15 @@ def measure(
 
 
 def judge_file(path: Path, n: int, seeds: int) -> None:
-    """Print how well the predictor does on a file's networks: by their layers, and as planned."""
+    """Print how well the predictor does on the networks of a file."""
     measured = read_measurements(path)
     latencies = np.array([network.latency_ms for network in measured.networks])
-    counter = PieceCounter(measured.num_classes, measured.resolution)
-    described = {
-        "layers of the built network": [network.features for network in measured.networks],
-        "architecture": [
-            arch_features(parse_architecture(network.architecture), counter)
-            for network in measured.networks
-        ],
-    }
+    features = [network.features for network in measured.networks]
     print(f"{len(latencies)} networks measured on {measured.runtime}, learned from {n}")
-    for what, features in described.items():
-        figures = np.array([judge(features, latencies, n, seed) for seed in range(seeds)])
-        print(f"\nby {what}:")
-        names = ("Spearman", "mean error", "within 10 %", "intervals that hold", "own error")
-        for name, column in zip(names, figures.T, strict=True):
-            print(f"{name}: {column.mean():.3f}, {column.min():.3f} to {column.max():.3f}")
+    figures = np.array([judge(features, latencies, n, seed) for seed in range(seeds)])
+    names = ("Spearman", "mean error", "within 10 %", "intervals that hold", "own error")
+    for name, column in zip(names, figures.T, strict=True):
+        print(f"{name}: {column.mean():.3f}, {column.min():.3f} to {column.max():.3f}")
 
 
 def judge(

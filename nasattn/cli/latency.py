@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,10 +22,11 @@ from nasattn.cli.show import check_pictures
 from nasattn.cli.tables import add_row, name_column, number_column, table
 from nasattn.cli.words import plural
 from nasattn.cost.bench import N_PICTURES, Bench, Measured
-from nasattn.cost.features import latency_features
+from nasattn.cost.features import arch_features
 from nasattn.cost.latency import Latency
 from nasattn.cost.measurements import MeasuredNetwork, Measurements, read_measurements
-from nasattn.cost.predictor import MIN_NETWORKS
+from nasattn.cost.pieces import PieceCounter
+from nasattn.cost.predictor import MIN_NETWORKS, Features
 from nasattn.data.augment import Normalise, to_float
 from nasattn.errors import EvaluationError, StudyError
 from nasattn.evaluate import LATENCY_REFERENCE
@@ -89,14 +91,19 @@ class Scene:
             check_params(network.name, lambda: network.build(self.num_classes, self.resolution))
             return network.build(self.num_classes, self.resolution).eval()
 
-    def architecture(self, network: NamedNetwork) -> dict[str, Any] | None:
-        """A network as plain data, its strides fit for the pictures."""
-        if network.architecture is None:
-            return None
-        arch: dict[str, Any] = json.loads(
-            network.architecture.at_resolution(self.resolution).to_json()
-        )
-        return arch
+    @cached_property
+    def counter(self) -> PieceCounter:
+        return PieceCounter(self.num_classes, self.resolution)
+
+    def features(self, name: str) -> Features:
+        """What a predictor is told of a network; EvaluationError for a reference."""
+        arch = self.networks[name].architecture
+        if arch is None:
+            raise EvaluationError(
+                f"{name}: is a reference, no architecture of ours: it cannot be learned from, nor "
+                "foretold"
+            )
+        return arch_features(arch.at_resolution(self.resolution), self.counter)
 
     def models(self) -> Mapping[str, nn.Module]:
         return Models(self)
@@ -309,9 +316,8 @@ def learn(
     rows = [
         MeasuredNetwork(
             name=name,
-            features=latency_features(scene.build(scene.networks[name]), scene.resolution),
+            features=dict(scene.features(name)),
             latency_ms=latency.relative * reference_ms,
-            architecture=scene.architecture(scene.networks[name]),
         )
         for name, latency in known.items()
     ]
@@ -348,9 +354,7 @@ def predict_command(wanted: Wanted, file: Path, as_json: Path | None) -> int:
     networks = wanted.named()
     blank = torch.zeros(1, 3, learned.resolution, learned.resolution)
     scene = Scene(networks, read_network(LATENCY_REFERENCE), *sizes(learned), blank)
-    features = [
-        latency_features(scene.build(network), learned.resolution) for network in networks.values()
-    ]
+    features = [scene.features(name) for name in networks]
     predictor = learned.predictor
     rows = list(zip(networks, *map(list, predictor.predict(features)), strict=True))
     made = table(name_column("network"), *map(number_column, ("ms", "low", "high")))

@@ -3,7 +3,7 @@
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -20,9 +20,8 @@ class MeasuredNetwork(Spec):
     """What a predictor learns of a network."""
 
     name: Name
-    features: dict[str, float | str]  # see `latency_features`
+    features: dict[str, float | str]  # see `arch_features`
     latency_ms: Positive  # by its ratio to the reference
-    architecture: dict[str, Any] | None = None  # as it was measured; a reference has none
 
 
 class Measurements(Spec):

@@ -4,10 +4,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from nasattn.arch import Architecture, parse_architecture
+from nasattn.arch import Architecture
 from nasattn.cost import LatencyPredictor, PieceCounter
 from nasattn.cost.features import arch_features
-from nasattn.cost.measurements import Measurements, read_measurements
+from nasattn.cost.measurements import read_measurements
 from nasattn.errors import StudyError
 
 
@@ -48,13 +48,4 @@ def read_forecast(
             f"{resolution}x{resolution} and {num_classes}"
         )
     counter = PieceCounter(num_classes, resolution)
-    return Forecast(objective, learn(measured, counter, path), counter)
-
-
-def learn(measured: Measurements, counter: PieceCounter, path: Path) -> LatencyPredictor:
-    """What a search can foretell: from what is known of an architecture without building it."""
-    rows = [row for row in measured.networks if row.architecture is not None]
-    features = [
-        arch_features(parse_architecture(row.architecture, str(path)), counter) for row in rows
-    ]
-    return LatencyPredictor().fit(features, [row.latency_ms for row in rows])
+    return Forecast(objective, measured.predictor, counter)
