@@ -16,7 +16,7 @@ from torch import nn
 from nasattn.cli.detect_scores import METRICS, checked, means, percent, show_scores, write_metrics
 from nasattn.cli.epochs import EpochLines
 from nasattn.cli.folders import RunFolder, check_folder, check_target, one_writer
-from nasattn.cli.machine import Machine, check_params, plain_memory_errors
+from nasattn.cli.machine import Machine, check_params, machine_turns, plain_memory_errors
 from nasattn.cli.words import plural
 from nasattn.cost import count_params
 from nasattn.data.augment import Normalise
@@ -32,6 +32,7 @@ from nasattn.model import build_model
 from nasattn.pretrained import read_pretrained
 from nasattn.spec import Spec, parse
 from nasattn.tensor_file import read_tensors, write_tensors
+from nasattn.turns import Turns
 from nasattn.zoo import read_network
 
 DETECTOR = "detector.safetensors"
@@ -94,6 +95,7 @@ class Job:
     facts: DetectorFacts  # all but epoch and metrics
     machine: Machine
     folder: RunFolder
+    turns: Turns
 
 
 def train_command(console: Console, job: Job, *, overwrite: bool) -> int:
@@ -190,7 +192,8 @@ def prepare(
     check_objects(val)
     pictures = {split.name: len(split.pictures) for split in (train, val)}  # the readable ones
     folder = RunFolder(path, DETECTOR, METRICS, facts.run, {"pictures": pictures})
-    return Job(model, train, val, facts, machine, folder)
+    turns = machine_turns(console, cache_dir)
+    return Job(model, train, val, facts, machine, folder, turns)
 
 
 def run(job: Job, lines: EpochLines, curve: list[DetectEpoch]) -> None:
@@ -222,6 +225,7 @@ def run(job: Job, lines: EpochLines, curve: list[DetectEpoch]) -> None:
             on_step=lines.step,
             on_epoch=ended,
             checkpoint=job.folder.checkpoint,
+            turns=job.turns,
         )
     if not lines.seconds:  # it was stopped between its last checkpoint and the files
         keep()

@@ -21,6 +21,7 @@ from nasattn.errors import EvaluationError
 from nasattn.spec import Spec
 from nasattn.train.checkpoint import Checkpoint, Stateful
 from nasattn.train.recipe import Share
+from nasattn.turns import FREE, Turns
 
 EVAL_BATCH = 8
 
@@ -74,13 +75,14 @@ def train_detector(
     on_step: OnStep = lambda done, steps: None,
     on_epoch: Callable[[DetectEpoch], None] = lambda epoch: None,
     checkpoint: Checkpoint | None = None,
+    turns: Turns = FREE,
 ) -> list[DetectEpoch]:
     """Train in place on `train`, watching `val`; returns the learning curve.
 
     `seed` alone decides order, mirror images and which boxes are sampled; on one processor equal
     seeds give equal weights. With a `checkpoint` a training that was stopped goes on after its
-    last whole epoch, to the same weights as if it had not been stopped. Raises EvaluationError
-    when the loss is not finite, DataError where `val` shows no object.
+    last whole epoch, to the same weights as if it had not been stopped. Each step waits for its
+    turn. Raises EvaluationError when the loss is not finite, DataError where `val` shows no object.
     """
     check_objects(val)
     rng = Generator().manual_seed(seed)
@@ -105,21 +107,24 @@ def train_detector(
                 for step in range(steps)  # what is left over sits out this epoch
             ]
             for step, samples in enumerate(sample_batches(batches, resolution), 1):
-                mirrored = (torch.rand(batch_size, generator=rng) < recipe.flip).tolist()
-                samples = tuple(
-                    sample.flipped() if flip else sample
-                    for sample, flip in zip(samples, mirrored, strict=True)
-                )
-                losses: dict[str, Tensor] = model(*inputs(samples, device))
-                loss = torch.stack(tuple(losses.values())).sum()
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(model.parameters(), recipe.max_norm)
-                optimizer.step()
-                schedule.step()
-                for name, part in losses.items():
-                    total[name] = total.get(name, torch.zeros((), device=device)) + part.detach()
-                on_step(step, steps)
+                with turns.training():  # an epoch may take hours
+                    mirrored = (torch.rand(batch_size, generator=rng) < recipe.flip).tolist()
+                    samples = tuple(
+                        sample.flipped() if flip else sample
+                        for sample, flip in zip(samples, mirrored, strict=True)
+                    )
+                    losses: dict[str, Tensor] = model(*inputs(samples, device))
+                    loss = torch.stack(tuple(losses.values())).sum()
+                    optimizer.zero_grad()
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    nn.utils.clip_grad_norm_(model.parameters(), recipe.max_norm)
+                    optimizer.step()
+                    schedule.step()
+                    for name, part in losses.items():
+                        total[name] = (
+                            total.get(name, torch.zeros((), device=device)) + part.detach()
+                        )
+                    on_step(step, steps)
             means = {name: part.item() / steps for name, part in total.items()}
             mean_loss = sum(means.values())
             if not math.isfinite(mean_loss):
