@@ -736,8 +736,9 @@ def test_a_runner_that_is_lost_before_it_times_is_replaced(deed: str) -> None:
     one = bench()
     try:
         if not deed:  # killed from outside, between two measurements
-            one.runner.process.kill()
-            one.runner.process.wait()
+            process = one.runner.process
+            process.kill()
+            process.wait()
         else:
             with pytest.raises(EvaluationError, match="was lost"):
                 one.measure(Scale(2.0, deed))

@@ -5,6 +5,7 @@ import shlex
 import sys
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -59,7 +60,9 @@ class Runtime:
             return command
         venv = shlex.quote(str(Path(self.own_python).parents[1]))
         python = shlex.quote(self.own_python)
-        return f"{command} && python3 -m venv {venv} && {python} -m pip install {self.program}"
+        torch = f"torch=={version('torch').split('+')[0]}"  # reads what ours writes
+        packages = f"{self.program} {torch}"
+        return f"{command} && python3 -m venv {venv} && {python} -m pip install {packages}"
 
     def load(self) -> Converter:
         """The runtime's file; raises RuntimeMissingError where it cannot convert here."""
