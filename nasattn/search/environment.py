@@ -3,9 +3,10 @@
 import os
 import platform
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
+
+from nasattn.runtimes.facts import processor
 
 PACKAGES = ("nasattn", "torch", "torchvision", "optuna", "numpy")
 
@@ -17,17 +18,7 @@ def environment() -> dict[str, str]:
     return found | {
         "python": platform.python_version(),
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": str(os.cpu_count()),
         "gpu": gpu,
     }
-
-
-def _processor() -> str:
-    """The processor's name where Linux tells it, else the architecture."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
