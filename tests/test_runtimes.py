@@ -37,7 +37,7 @@ from nasattn.runtimes.process import ROOT, RunnerProcess, command_of, sources
 from nasattn.runtimes.runner import Runner, serve
 from nasattn.runtimes.spec import RuntimeSpec, parse_runtime
 from nasattn.runtimes.table import RUNTIMES, Runtime, get_runtime, installed, is_installed
-from tests.runtimes import FAKE, QUICK, FakeSsh, Scale, add_fake_runtime, close_last_words
+from tests.runtimes import FAKE, QUICK, FakeSsh, Scale, add_fake_runtime
 
 # A line about a runtime
 
@@ -606,11 +606,6 @@ def test_a_runner_needs_the_standard_library_alone() -> None:
 PICTURES = torch.rand(4, 3, 2, 2, generator=torch.Generator().manual_seed(0)) + 0.5
 
 
-@pytest.fixture(autouse=True)
-def _closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    yield from close_last_words(monkeypatch)
-
-
 @pytest.fixture
 def _fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     add_fake_runtime(monkeypatch)
@@ -721,13 +716,13 @@ def test_a_program_that_cannot_be_started_is_one_line(
 def test_a_killed_runner_is_one_line_and_the_next_measurement_starts_another() -> None:
     one = bench()
     try:
-        first = one.runner.process
+        first = one.start().process
         lost = r"^fake: the process was lost \(status -9\)$"
         with pytest.raises(EvaluationError, match=lost):
             one.measure(Scale(2.0, "die to run"))
         assert first.returncode == -signal.SIGKILL
         assert one.measure(Scale(2.0)).n == 3
-        assert one.runner.process is not first
+        assert one.start().process is not first
     finally:
         one.close()
 
@@ -738,7 +733,7 @@ def test_a_runner_that_is_lost_before_it_times_is_replaced(deed: str) -> None:
     one = bench()
     try:
         if not deed:  # killed from outside, between two measurements
-            process = one.runner.process
+            process = one.start().process
             process.kill()
             process.wait()
         else:

@@ -87,13 +87,11 @@ class Bench:
         version = self.facts.get("versions", {}).get(package, "")
         return f"{self.spec.runtime} {version}".rstrip()
 
-    def start(self) -> None:
-        """Start the process; raises EvaluationError where it or the reference does not run."""
-        assert self.runner
+    def start(self) -> RunnerProcess:
+        """The process that times, with the reference loaded; a new one where there is none.
 
-    @property
-    def runner(self) -> RunnerProcess:
-        """The process that times, with the reference loaded; a new one where it was lost."""
+        Raises EvaluationError where it or the reference does not run.
+        """
         if self._runner is not None and self._runner.is_lost:
             self.close()
         if self._runner is None:
@@ -134,7 +132,7 @@ class Bench:
         for key, (name, model) in zip(map(str, count()), models.items(), strict=False):
             try:
                 converted = self.convert(model)
-                parity = self.load(self.runner, key, converted)
+                parity = self.load(self.start(), key, converted)
             except EvaluationError as e:
                 yield Measured(name, reason=str(e))
             else:
@@ -160,7 +158,7 @@ class Bench:
     def _time(self, names: Sequence[str]) -> dict[str, Latency]:
         if not names:
             return {}
-        runner = self.runner
+        runner = self.start()
         with self.turns.measuring():
             answers = runner.ask(
                 "time",
