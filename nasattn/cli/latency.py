@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -38,7 +37,10 @@ from nasattn.zoo import NamedNetwork, read_network
 
 MOST_PIXELS = 64  # of the pictures that are loaded; larger ones are made from these
 MIB = 2**20
-MEMORY = {"cpu": "the peak above what the runtime takes by itself", "cud": "the GPU's, at its peak"}
+MEMORY = {
+    "cpu": "the peak above what the runtime takes by itself",
+    "cuda": "the GPU's, at its peak",
+}
 
 
 @dataclass(frozen=True)
@@ -91,20 +93,6 @@ class Scene:
             check_params(network.name, lambda: network.build(self.num_classes, self.resolution))
             return network.build(self.num_classes, self.resolution).eval()
 
-    @cached_property
-    def counter(self) -> PieceCounter:
-        return PieceCounter(self.num_classes, self.resolution)
-
-    def features(self, name: str) -> Features:
-        """What a predictor is told of a network; EvaluationError for a reference."""
-        arch = self.networks[name].architecture
-        if arch is None:
-            raise EvaluationError(
-                f"{name}: is a reference, no architecture of ours: it cannot be learned from, nor "
-                "foretold"
-            )
-        return arch_features(arch.at_resolution(self.resolution), self.counter)
-
     def models(self) -> Mapping[str, nn.Module]:
         return Models(self)
 
@@ -141,14 +129,16 @@ def latency_command(
         check_target(file, *(other for other in (fit, json_file) if other is not file))
     if fit and len(runtimes) > 1:
         raise StudyError("--fit: learns one runtime at a time")
-    if fit and len(wanted.named()) < MIN_NETWORKS:
-        n = len(wanted.named())
-        raise StudyError(
-            f"--fit: learns from {MIN_NETWORKS} networks or more, not {n}; see --space"
-        )
     for spec in runtimes:
         check_here(spec)
     scene = set_scene(console, wanted, cache_dir)
+    features: dict[str, Features] = {}
+    if fit:  # what cannot be learned from is found out before anything is measured
+        if (n := len(scene.networks)) < MIN_NETWORKS:
+            raise StudyError(
+                f"--fit: learns from {MIN_NETWORKS} networks or more, not {n}; see --space"
+            )
+        features = describe(scene.networks, scene.num_classes, scene.resolution)
     turns = machine_turns(console, cache_dir)
     report: list[dict[str, Any]] = []
     for spec in runtimes:
@@ -171,8 +161,8 @@ def latency_command(
         write_result(json_file, json.dumps(report, indent=1) + "\n")
         console.print(f"written: {json_file}", markup=False, soft_wrap=True)
     if fit:
-        learn(console, scene, runtimes[0], found, fit)
-    if not fit:
+        learn(console, scene, runtimes[0], found, features, fit)
+    else:
         first = next(iter(wanted.networks), LATENCY_REFERENCE)
         console.print(f"where the time goes: nasattn show {first} --layers --latency", markup=False)
     return int(any(one["reason"] for part in report for one in part["networks"]))
@@ -277,7 +267,7 @@ def words(bench: Bench, scene: Scene, found: Sequence[Measured]) -> str:
         )
     if found and bench.memory:
         lines.append(
-            f"memory: {MEMORY[spec.device[:3]]}; energy: "
+            f"memory: {MEMORY[spec.device.split(':')[0]]}; energy: "
             + energy_words([one.latency for one in found if one.latency])
         )
     return "\n".join(lines)
@@ -302,8 +292,29 @@ def report_of(bench: Bench, scene: Scene, found: Sequence[Measured]) -> dict[str
     }
 
 
+def describe(
+    networks: Mapping[str, NamedNetwork], num_classes: int, resolution: int
+) -> dict[str, Features]:
+    """What a predictor is told of networks; EvaluationError for a reference."""
+    counter = PieceCounter(num_classes, resolution)
+    found = {}
+    for name, network in networks.items():
+        if network.architecture is None:
+            raise EvaluationError(
+                f"{name}: is a reference, no architecture of ours: it cannot be learned from, nor "
+                "foretold"
+            )
+        found[name] = arch_features(network.architecture.at_resolution(resolution), counter)
+    return found
+
+
 def learn(
-    console: Console, scene: Scene, spec: RuntimeSpec, found: Sequence[Measured], file: Path
+    console: Console,
+    scene: Scene,
+    spec: RuntimeSpec,
+    found: Sequence[Measured],
+    features: Mapping[str, Features],
+    file: Path,
 ) -> None:
     """Write the measured networks down, and say how well others can be foretold from them."""
     known = {one.name: one.latency for one in found if one.latency}
@@ -316,7 +327,7 @@ def learn(
     rows = [
         MeasuredNetwork(
             name=name,
-            features=dict(scene.features(name)),
+            features=dict(features[name]),
             latency_ms=latency.relative * reference_ms,
         )
         for name, latency in known.items()
@@ -351,12 +362,10 @@ def predict_command(wanted: Wanted, file: Path, as_json: Path | None) -> int:
     ):
         if given not in (None, own):
             raise EvaluationError(f"{file}: is of {option} {own}, not {given}")
-    networks = wanted.named()
-    blank = torch.zeros(1, 3, learned.resolution, learned.resolution)
-    scene = Scene(networks, read_network(LATENCY_REFERENCE), *sizes(learned), blank)
-    features = [scene.features(name) for name in networks]
+    features = describe(wanted.named(), learned.num_classes, learned.resolution)
     predictor = learned.predictor
-    rows = list(zip(networks, *map(list, predictor.predict(features)), strict=True))
+    foretold = predictor.predict(list(features.values()))
+    rows = list(zip(features, *map(list, foretold), strict=True))
     made = table(name_column("network"), *map(number_column, ("ms", "low", "high")))
     for name, *figures in sorted(rows, key=lambda row: row[1]):
         add_row(made, (name, *(f"{ms:.3f}" for ms in figures)))
@@ -372,8 +381,3 @@ def predict_command(wanted: Wanted, file: Path, as_json: Path | None) -> int:
         plain = [dict(zip(("network", "ms", "low", "high"), row, strict=True)) for row in rows]
         write_result(as_json, json.dumps({"error": predictor.error, "networks": plain}) + "\n")
     return 0
-
-
-def sizes(learned: Measurements) -> tuple[int, int]:
-    """The sizes that the measured networks were built for."""
-    return learned.resolution, learned.num_classes
