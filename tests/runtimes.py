@@ -3,11 +3,7 @@
 import json
 import os
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from torch import Tensor, nn
@@ -46,20 +42,6 @@ def add_fake_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     own = process.sources
     sent = {f"runtimes/{FILE.name}": FILE.read_bytes()}
     monkeypatch.setattr(process, "sources", lambda: own() | sent)
-
-
-def close_last_words(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Close what a runner that was not closed, or could not be started, leaves open."""
-    files: list[Any] = []
-
-    def open_file() -> Any:
-        files.append(tempfile.TemporaryFile())  # noqa: SIM115 - a runner's
-        return files[-1]
-
-    monkeypatch.setattr(process, "tempfile", SimpleNamespace(TemporaryFile=open_file))
-    yield
-    for file in files:
-        file.close()
 
 
 SSH = """#!{python}
