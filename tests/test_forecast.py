@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 
 from nasattn.arch import Architecture
+from nasattn.cli.latency import describe
 from nasattn.cost import LatencyPredictor, PieceCounter, count_cost
 from nasattn.cost.features import arch_features
 from nasattn.cost.predictor import Features
 from nasattn.errors import EvaluationError, NasattnError
 from nasattn.model import build_model
 from nasattn.objectives import parse_constraint
+from nasattn.references import REFERENCES
 from nasattn.search.candidates import Candidates
 from nasattn.search.forecast import Forecast, read_forecast
 from nasattn.space import SearchSpace
 from nasattn.testing import FakeEvaluator
+from nasattn.zoo import get_network
 
 ON = "latency_ms@onnxruntime"
 SPACE = SearchSpace.model_validate(
@@ -127,6 +130,12 @@ def test_a_file_of_something_else_is_refused(
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="cannot be read as JSON"):
         read_forecast(tmp_path / "none.json", [ON], 16, 10)
+
+
+def test_a_reference_is_not_learned_from() -> None:
+    name = next(iter(REFERENCES))
+    with pytest.raises(EvaluationError, match=f"{name}: is a reference, no architecture of ours"):
+        describe({"lam": get_network("lam"), name: get_network(name)}, 10, 32)
 
 
 class Told(LatencyPredictor):

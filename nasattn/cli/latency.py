@@ -297,7 +297,7 @@ def describe(
 ) -> dict[str, Features]:
     """What a predictor is told of networks; EvaluationError for a reference."""
     counter = PieceCounter(num_classes, resolution)
-    found = {}
+    found: dict[str, Features] = {}
     for name, network in networks.items():
         if network.architecture is None:
             raise EvaluationError(
