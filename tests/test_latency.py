@@ -229,8 +229,9 @@ def test_settled_sets_only_the_fresh_ones() -> None:
 def test_settled_takes_batch_norms_without_statistics() -> None:
     net = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False))
     copy = settled(net, torch.rand(4, 3, 2, 2))
-    (norm,) = copy.children()
-    assert (copy.training, norm.running_mean) == (False, None)
+
+    assert not copy.training
+    assert not list(copy.buffers())
 
 
 # The bench
