@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from nasattn.cli import main
-from nasattn.search.run import counts
+from nasattn.search.trials import counts
 
 
 def nasattn(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

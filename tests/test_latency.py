@@ -38,8 +38,8 @@ from nasattn.runtimes.protocol import Timing
 from nasattn.runtimes.spec import parse_runtime
 from nasattn.runtimes.table import RUNTIMES
 from nasattn.search.environment import environment
-from nasattn.search.run import state_of
 from nasattn.search.spec import load_study_spec
+from nasattn.search.trials import state_of
 from nasattn.space import load_space
 from nasattn.testing import tiny_data
 from nasattn.train.recipe import Recipe

@@ -13,10 +13,11 @@ from optuna.trial import FrozenTrial, TrialState
 from nasattn.arch import Architecture
 from nasattn.errors import StudyError, UnknownNameError
 from nasattn.search.history import named_constraints
-from nasattn.search.run import Evaluator, counts, is_new, run_search, state_of
+from nasattn.search.run import Evaluator, run_search
 from nasattn.search.samplers import SAMPLERS
 from nasattn.search.spec import StudySpec, load_study_spec
 from nasattn.search.storage import artifact_dir, check_storage, open_storage, open_study
+from nasattn.search.trials import counts, is_new, state_of
 from nasattn.space import SearchSpace
 from nasattn.testing import FakeEvaluator
 from nasattn.train.loop import Epoch

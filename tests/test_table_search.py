@@ -19,10 +19,11 @@ from nasattn.errors import StudyError
 from nasattn.evaluate import Evaluation
 from nasattn.objectives import get_objective, parse_constraint
 from nasattn.search.look_up import TableEvaluator, search_table
-from nasattn.search.run import Evaluator, counts, run_search
+from nasattn.search.run import Evaluator, run_search
 from nasattn.search.spec import StudySpec
 from nasattn.search.storage import artifact_dir, open_study
 from nasattn.search.table import Table, read_table
+from nasattn.search.trials import counts
 from nasattn.space import SearchSpace, load_space
 from nasattn.testing import FakeEvaluator
 from tests.command import assert_refused, nasattn

@@ -16,7 +16,7 @@ from nasattn.ablation.statistics import Pair, paired_differences
 from nasattn.arch import Architecture
 from nasattn.evaluate import Evaluation
 from nasattn.search.history import GIVEN_UP
-from nasattn.search.run import TRIAL_STATES, write_artifacts, write_facts
+from nasattn.search.trials import TRIAL_STATES, write_artifacts, write_facts
 from nasattn.train.loop import Epoch
 
 Evaluate = Callable[[Architecture, int, Callable[[Epoch], None]], Evaluation]

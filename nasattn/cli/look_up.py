@@ -20,9 +20,10 @@ from nasattn.errors import StudyError
 from nasattn.evaluate import Evaluation
 from nasattn.report import Front
 from nasattn.search.look_up import TableEvaluator, search_table
-from nasattn.search.run import Ending, is_new, network_of
+from nasattn.search.run import Ending
 from nasattn.search.spec import TRAINING, StudySpec
 from nasattn.search.table import read_table
+from nasattn.search.trials import is_new, network_of
 from nasattn.space import SearchSpace
 from nasattn.train.loop import Epoch
 

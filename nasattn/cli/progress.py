@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from nasattn.cli.words import duration
 from nasattn.objectives import Objective
-from nasattn.search.run import counts, is_new
 from nasattn.search.spec import StudySpec
+from nasattn.search.trials import counts, is_new
 from nasattn.train.loop import Epoch
 
 BASELINE = "★"

@@ -20,8 +20,8 @@ from nasattn.files import write_text
 from nasattn.objectives import Objective, get_objective
 from nasattn.parts import FusionSpec
 from nasattn.search.control import Control, rank_by_size, read_control
-from nasattn.search.run import is_new, network_of, state_of
 from nasattn.search.selection import Selected, read_selection
+from nasattn.search.trials import is_new, network_of, state_of
 from nasattn.train.metrics import Share
 
 GROUND = ("settings", "environment", "n_val", "n_select", "n_classes")

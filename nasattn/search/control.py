@@ -8,8 +8,8 @@ from scipy.stats import kendalltau
 
 from nasattn.objectives import Objective
 from nasattn.search.fronts import hypervolume, minimised
-from nasattn.search.run import counts, finished_networks, is_new, network_of
 from nasattn.search.spec import StudySpec
+from nasattn.search.trials import counts, finished_networks, is_new, network_of
 from nasattn.spec import differences
 
 SUFFIX = "-control"

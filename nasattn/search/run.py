@@ -1,8 +1,7 @@
 """run_search: ask, decode, skip what is known, evaluate, tell."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -10,31 +9,31 @@ from typing import Any, Literal, Protocol
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nasattn.arch import Architecture, parse_architecture
+from nasattn.arch import Architecture
 from nasattn.baselines import get_baseline
 from nasattn.errors import ArchitectureError
 from nasattn.evaluate import Evaluation, OnEpoch, State, Stops
 from nasattn.objectives import Cost
-from nasattn.search.artifacts import attach, curve_csv
 from nasattn.search.candidates import Candidates
 from nasattn.search.early_stop import EARLY_STOP, EarlyStop, Training, read_training
 from nasattn.search.forecast import Forecast
 from nasattn.search.history import FORETOLD, GIVEN_UP, named_constraints
 from nasattn.search.samplers import SAMPLERS, Proposer
 from nasattn.search.spec import StudySpec
+from nasattn.search.trials import (
+    TRIAL_STATES,
+    counts,
+    is_new,
+    state_of,
+    write_artifacts,
+    write_facts,
+)
 from nasattn.space import SearchSpace
 from nasattn.train.loop import Epoch
 
 # A network that is known already, cannot be built, or breaks a limit before it is trained costs
 # next to nothing and is no trial of the budget; after so many in a row nothing is left to find.
 MAX_FREE_TRIALS = 200
-
-TRIAL_STATES: dict[State, TrialState] = {
-    "complete": TrialState.COMPLETE,
-    "infeasible": TrialState.PRUNED,
-    "stopped": TrialState.PRUNED,
-    "failed": TrialState.FAIL,
-}
 
 # budget: all trials were run; exhausted: no other network was found that may be tried; in vain:
 # MAX_FREE_TRIALS proposals in a row were known, broke a limit or could not be built.
@@ -76,34 +75,6 @@ def run_search(
     of them. Returns what ended the search.
     """
     return _Search(study, spec, space, evaluate, facts, artifacts, watcher, forecast).run()
-
-
-def is_new(trial: FrozenTrial) -> bool:
-    """Whether a trial is finished and the first one of its network."""
-    return trial.state.is_finished() and not {"duplicate_of", GIVEN_UP} & trial.user_attrs.keys()
-
-
-def finished_networks(study: optuna.Study) -> list[FrozenTrial]:
-    """The first trial of each network that was trained to the end and keeps to the limits."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [t for t in trials if is_new(t) and all(v <= 0 for v in t.constraints.values())]
-
-
-def network_of(trial: FrozenTrial) -> Architecture:
-    """The network of a trial, as it was trained."""
-    return parse_architecture(json.loads(trial.user_attrs["architecture"]))
-
-
-def state_of(trial: FrozenTrial) -> State:
-    """How a finished trial's evaluation ended; Optuna has one state for two of ours."""
-    if trial.state == TrialState.PRUNED:
-        return "stopped" if "stopped_after" in trial.user_attrs else "infeasible"
-    return "complete" if trial.state == TrialState.COMPLETE else "failed"
-
-
-def counts(trial: FrozenTrial) -> bool:
-    """Whether a trial is one of the budget: its network was trained, or stopped, or failed."""
-    return is_new(trial) and state_of(trial) != "infeasible"
 
 
 @dataclass(frozen=True)
@@ -265,32 +236,3 @@ class _Search:
         complete = state == "complete"
         told = [values[name] for name in self.spec.objectives] if complete else None
         return self.study.tell(trial, told, state=TRIAL_STATES[state])
-
-
-def write_facts(trial: Trial, evaluation: Evaluation, facts: dict[str, Any]) -> None:
-    """Write an Evaluation, and what is known beside it, into a trial's user attributes."""
-    for name, value in (facts | _attributes(evaluation)).items():
-        trial.set_user_attr(name, value)
-
-
-def write_artifacts(trial: Trial, arch: Architecture, evaluation: Evaluation, folder: Path) -> None:
-    """Keep a trial's architecture.json and curve.csv beside the storage."""
-    files = {"architecture.json": arch.to_json() + "\n"}
-    if evaluation.curve:
-        files["curve.csv"] = curve_csv(evaluation.curve)
-    attach(trial, files, folder)
-
-
-def _attributes(evaluation: Evaluation) -> dict[str, Any]:
-    """An Evaluation as user attributes, which Optuna Dashboard shows."""
-    static = evaluation.static
-    odd = static is not None and (static.uncounted or static.max_macs != static.macs)
-    return {
-        "values": evaluation.values,
-        "reason": evaluation.reason,
-        "seconds": round(evaluation.seconds, 3),
-        "curve": [[round(epoch.loss, 5), round(epoch.top1, 5)] for epoch in evaluation.curve],
-        "latency": {name: asdict(latency) for name, latency in evaluation.latencies.items()},
-        **({"stopped_after": len(evaluation.curve)} if evaluation.state == "stopped" else {}),
-        **({"static": asdict(static)} if static and odd else {}),
-    }

@@ -14,7 +14,7 @@ from scipy.stats import t as student
 from nasattn.evaluate import Evaluation
 from nasattn.objectives import Constraint, Objective, parse_constraint
 from nasattn.search.fronts import Floats, contributions, minimised, ranks
-from nasattn.search.run import finished_networks
+from nasattn.search.trials import finished_networks
 
 RUNS = "selection"  # attribute of a study: arch_id -> seed -> what that training came to
 FINALISTS = "finalists"  # attribute of a study: the arch_ids of those to be trained again
