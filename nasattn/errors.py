@@ -32,6 +32,10 @@ class EvaluationError(NasattnError):
     """A network that could not be trained or measured: the trial fails, the search goes on."""
 
 
+class TransientError(EvaluationError):
+    """What another attempt may not meet: a full disk, a process that died."""
+
+
 class AblationError(NasattnError):
     """An ablation that cannot be designed, or runs that cannot be compared."""
 

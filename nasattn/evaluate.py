@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
@@ -15,9 +17,10 @@ from nasattn.cost import Latency, LatencyMeter, PieceCounter, StaticCost, count_
 from nasattn.cost.bench import N_PICTURES, Bench
 from nasattn.data import ImageData
 from nasattn.data.augment import Normalise, to_float
-from nasattn.errors import StudyError
+from nasattn.errors import StudyError, TransientError
 from nasattn.initial import build_alike
 from nasattn.objectives import OBJECTIVES, Constraint, Cost, Objective, get_objective
+from nasattn.train.checkpoint import Checkpoint
 from nasattn.train.loop import Epoch, to_tensors, train_model
 from nasattn.train.recipe import Recipe
 from nasattn.turns import FREE, Turns
@@ -44,6 +47,7 @@ class Evaluation:
     static: StaticCost | None = None
     latencies: Mapping[str, Latency] = field(default_factory=dict)  # by objective
     seconds: float = 0.0
+    transient: bool = False  # whether it failed of what another attempt may not meet
 
 
 class Meter(Protocol):
@@ -68,6 +72,7 @@ class Setting:
     # arch_id -> networks whose initial weights it takes over, see `build_alike`
     lineages: Mapping[str, tuple[Architecture, ...]] = field(default_factory=dict)
     turns: Turns = FREE
+    checkpoints: Path | None = None  # folder where trainings keep their state after each epoch
     # what was started to measure, by objective; settings made from this one share it
     meters: dict[str, Meter] = field(default_factory=dict, compare=False, repr=False)
 
@@ -77,6 +82,12 @@ class Setting:
             raise StudyError(
                 f"train_size: must be at least {n_classes} (a picture a class), is {size}"
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """To travel to a worker, which starts its own meters unless they say they travel."""
+        state = {name: value for name, value in vars(self).items() if name != "counter"}
+        travelling = {k: m for k, m in self.meters.items() if getattr(m, "travels", False)}
+        return state | {"meters": travelling, "turns": Turns(self.turns.file)}
 
     def meter(self, objective: Objective) -> Meter:
         """What measures a latency objective beside MobileNetV2 on the same pictures.
@@ -161,8 +172,24 @@ class Candidate:
         return latency.relative * self.setting.reference_ms.get(objective, latency.reference_ms)
 
     @cached_property
+    def checkpoint(self) -> Checkpoint | None:
+        """Where a training keeps its state, so that one whose process dies goes on."""
+        setting, arch_id = self.setting, self.arch.arch_id
+        if setting.checkpoints is None:
+            return None
+        with suppress(OSError):  # saving says why it cannot
+            setting.checkpoints.mkdir(parents=True, exist_ok=True)
+        data = setting.data
+        recipe_id = setting.recipe.recipe_id(data.content_hash, mirror=data.mirror)
+        run = {"arch_id": arch_id, "recipe_id": recipe_id, "seed": setting.seed}
+        name = f"{arch_id}-{recipe_id}-{setting.seed}.pt"
+        return Checkpoint(setting.checkpoints / name, run)
+
+    @cached_property
     def curve(self) -> tuple[Epoch, ...]:
         setting = self.setting
+        for row in self.checkpoint.curve() if self.checkpoint else ():
+            self._keep_epoch(Epoch(*row))  # it may be judged that was not when the process died
         with torch.random.fork_rng():
             torch.manual_seed(setting.seed)  # dropout
             train_model(
@@ -172,9 +199,15 @@ class Candidate:
                 seed=setting.seed,
                 device=setting.device,
                 on_epoch=self._keep_epoch,
+                checkpoint=self.checkpoint,
                 turns=setting.turns,
             )
         return tuple(self.epochs)
+
+    def forget(self) -> None:
+        """Remove the state of a training that needs it no more."""
+        if self.checkpoint:
+            self.checkpoint.path.unlink(missing_ok=True)
 
     def _keep_epoch(self, epoch: Epoch) -> None:
         self.epochs.append(epoch)
@@ -194,7 +227,8 @@ def evaluate(
 
     `stops` is asked after each epoch but the last. A network that cannot be trained or measured
     here (not finite, out of memory, shapes that do not fit) gives a failed Evaluation with the
-    reason. Other exceptions are bugs and pass through.
+    reason. Other exceptions are bugs and pass through. Where the setting has a folder for
+    checkpoints, a training whose process died goes on after its last whole epoch.
     """
     start = time.perf_counter()
     candidate = Candidate(arch, setting, on_epoch, stops)
@@ -202,6 +236,7 @@ def evaluate(
     violations: dict[str, float] = {}
     state: State = "complete"
     reason = ""
+    transient = False
     try:
         for cost in Cost:
             for row in (row for row in setting.needed() if row.cost == cost):
@@ -215,6 +250,8 @@ def evaluate(
         state, reason = "stopped", str(e)
     except (RuntimeError, ValueError, MemoryError) as e:  # torch's, and our EvaluationError
         state, reason = "failed", one_line(e)
+        transient = is_out_of_memory(e) or isinstance(e, TransientError)
+    candidate.forget()
     return Evaluation(
         state,
         values,
@@ -224,6 +261,7 @@ def evaluate(
         static=candidate.found_static,
         latencies=candidate.latencies,
         seconds=time.perf_counter() - start,
+        transient=transient,
     )
 
 

@@ -37,6 +37,10 @@ class Objective:
     digits: int = 2
     runtime: RuntimeSpec | None = None
 
+    def __reduce__(self) -> tuple[Callable[[str], "Objective"], tuple[str]]:
+        """A row travels to another process by its name."""
+        return get_objective, (self.name,)
+
     @property
     def heading(self) -> str:
         """Name and unit for the head of a column: `macs M`, `latency_ms`, `ms@onnxruntime`."""

@@ -22,7 +22,7 @@ class Turns:
     """
 
     file: Path | None = None
-    on_wait: Callable[[], None] = lambda: None  # called when a measurement has to wait
+    on_wait: Callable[[], None] | None = None  # called when a measurement has to wait
 
     @contextmanager
     def training(self) -> Iterator[None]:
@@ -49,7 +49,8 @@ class Turns:
             try:
                 lock.acquire_write(PATIENCE)
             except Timeout:
-                self.on_wait()
+                if self.on_wait:
+                    self.on_wait()
                 lock.acquire_write()
         try:
             yield

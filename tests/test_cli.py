@@ -168,7 +168,7 @@ def test_a_folder_of_pictures_with_limits_and_other_objectives(
 def test_limits_that_nothing_keeps_end_early(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("nasattn.search.run.MAX_FREE_TRIALS", 3)
+    monkeypatch.setattr("nasattn.search.driver.MAX_FREE_TRIALS", 3)
     assert nasattn(monkeypatch, *TINY, "--trials", "2", "--constraint", "macs<=1") == 0
     out = capsys.readouterr().out
     assert "no other network of the space was found that keeps to the limits" in out

@@ -12,8 +12,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nasattn.arch import Architecture
 from nasattn.errors import StudyError, UnknownNameError
+from nasattn.search.driver import Evaluator
 from nasattn.search.history import named_constraints
-from nasattn.search.run import Evaluator, run_search
+from nasattn.search.run import run_search
 from nasattn.search.samplers import SAMPLERS
 from nasattn.search.spec import StudySpec, load_study_spec
 from nasattn.search.storage import artifact_dir, check_storage, open_storage, open_study
@@ -73,7 +74,7 @@ class Quiet:
     def started(self, name: str, spent: int) -> None:
         self.names.append(name)
 
-    def epoch(self, epoch: Epoch) -> None: ...
+    def epoch(self, name: str, epoch: Epoch) -> None: ...
 
     def finished(self, trial: FrozenTrial, spent: int) -> None:
         self.spent.append(spent)
@@ -148,7 +149,7 @@ def test_every_trial_says_what_it_was(tmp_path: Path) -> None:
 def test_no_network_is_evaluated_twice_and_an_exhausted_space_ends_the_search(
     tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nasattn.search.run.MAX_FREE_TRIALS", 30)
+    monkeypatch.setattr("nasattn.search.driver.MAX_FREE_TRIALS", 30)
     search, fake = Search(tmp_path, FEW, sampler=sampler), FakeEvaluator()
     trials = search(fake, 50)
     assert sorted(fake.evaluated) == sorted(set(fake.evaluated))

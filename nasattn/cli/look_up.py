@@ -19,8 +19,8 @@ from nasattn.cli.words import plural, printable
 from nasattn.errors import StudyError
 from nasattn.evaluate import Evaluation
 from nasattn.report import Front
+from nasattn.search.driver import Ending
 from nasattn.search.look_up import TableEvaluator, search_table
-from nasattn.search.run import Ending
 from nasattn.search.spec import TRAINING, StudySpec
 from nasattn.search.table import read_table
 from nasattn.search.trials import is_new, network_of
@@ -140,7 +140,7 @@ class TableProgress:
 
     def started(self, name: str, spent: int) -> None: ...
 
-    def epoch(self, epoch: Epoch) -> None: ...
+    def epoch(self, name: str, epoch: Epoch) -> None: ...
 
     def finished(self, trial: FrozenTrial, spent: int) -> None:
         self.bar.update(self.task, completed=spent)

@@ -76,7 +76,7 @@ class SearchProgress:
         self.name, self.spent = name, spent
         self._show("measuring", 0)
 
-    def epoch(self, epoch: Epoch) -> None:
+    def epoch(self, name: str, epoch: Epoch) -> None:
         n_epochs = self.spec.recipe.epochs
         self._show(f"epoch {epoch.number}/{n_epochs}", epoch.number / n_epochs)
         if not self.console.is_terminal and time.monotonic() - self.last_line > SILENCE:

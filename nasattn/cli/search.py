@@ -27,8 +27,9 @@ from nasattn.library import shipped
 from nasattn.objectives import Cost, Direction, get_objective
 from nasattn.report import Front, read_front, write_front
 from nasattn.search.control import control_of, share_start
+from nasattn.search.driver import Ending
 from nasattn.search.forecast import Forecast, read_forecast
-from nasattn.search.run import Ending, run_search
+from nasattn.search.run import run_search
 from nasattn.search.spec import TABLE, StudySpec, load_study_spec
 from nasattn.search.storage import artifact_dir, check_storage, check_study, open_study
 from nasattn.search.trials import counts, network_of

@@ -23,7 +23,8 @@ from nasattn.evaluate import (
     one_line,
 )
 from nasattn.objectives import OBJECTIVES, Constraint, Cost, Objective, get_objective
-from nasattn.search.run import Ending, Evaluator, Watcher, run_search
+from nasattn.search.driver import Ending, Evaluator, Watcher
+from nasattn.search.run import run_search
 from nasattn.search.spec import StudySpec
 from nasattn.search.table import Table
 from nasattn.space import SearchSpace

@@ -1,7 +1,7 @@
 """StudySpec: everything that a search is told, as one frozen value or one YAML file."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
@@ -30,6 +30,17 @@ StudyName = Annotated[str, AfterValidator(_printable)]
 TABLE = "table:"  # before the file of a tabular benchmark
 # What means nothing with one.
 TRAINING = ("data", "recipe", "early_stop", "latency_model", "device", "threads")
+# How a search is run; of these `pending` alone decides what is proposed.
+RUNNING = (
+    "engine",
+    "n_jobs",
+    "pending",
+    "trial_timeout",
+    "max_retries",
+    "cpus_per_trial",
+    "gpus_per_trial",
+    "address",
+)
 
 
 class StudySpec(Spec):
@@ -56,6 +67,14 @@ class StudySpec(Spec):
     latency_model: str | None = None  # a file of `nasattn latency --fit`
     device: str = "cpu"
     threads: Threads = 1  # of the processor; on a busy machine one is faster than several
+    engine: Literal["local", "ray"] = "local"
+    n_jobs: Annotated[int, Field(ge=1, le=10_000)] | None = None  # at once; see search/engines
+    pending: Annotated[int, Field(ge=1, le=20_000)] | None = None  # open at once; see Driver
+    trial_timeout: Annotated[float, Field(gt=0)] | None = None  # seconds of one attempt
+    max_retries: Annotated[int, Field(ge=0, le=100)] = 2  # of a trial that was lost
+    cpus_per_trial: Annotated[float, Field(gt=0)] | None = None  # of Ray; default: threads
+    gpus_per_trial: Annotated[float, Field(ge=0)] = 0
+    address: str | None = None  # of a Ray cluster that runs
 
     @field_validator("objectives")
     @classmethod
@@ -114,11 +133,13 @@ class StudySpec(Spec):
         """
         kind = "table" if self.table else "data"
         idle = {"name", "description", "n_trials", "n_seeds", "finalists", "control", "threads"}
-        idle |= {"evaluator", "latency_model"}
+        idle |= {"evaluator", "latency_model", *RUNNING}
         idle |= set(TRAINING) if self.table else set()
         own = self.model_dump(mode="json", exclude=idle)
         where = space.model_dump(mode="json", exclude={"description"})
         facts = {"space": where, kind: source, f"{kind}_hash": source_hash}
+        if self.pending not in (None, 1):  # proposals depend on it
+            own["pending"] = self.pending
         if self.latency_model:  # proposals depend on what is in it
             own["latency_model"] = content_hash(Path(self.latency_model))
         text = space.model_dump_json()

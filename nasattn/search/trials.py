@@ -1,6 +1,7 @@
 """A search's trials as Optuna stores them: what they were, and which of them count."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,16 @@ from nasattn.arch import Architecture, parse_architecture
 from nasattn.evaluate import Evaluation, State
 from nasattn.search.artifacts import attach, curve_csv
 from nasattn.search.history import GIVEN_UP
+
+# Attributes of a trial.
+UNSEEN = "unseen"  # numbers of trials whose results were not waited for when it was proposed
+PLACE = "place"  # HOST:PID where it is, or was, evaluated; "" once the user interrupted it
+SINCE = "since"  # when that began, ISO 8601 in UTC
+EPOCH = "epoch"  # the last one of this attempt that came to its end
+ATTEMPTS = "attempts"  # those that were lost: reason, place, seconds
+ENDED = "ended"  # its evaluation is there, to be told when its turn comes
+# Those that say how a trial was run, and nothing of what it found.
+RUNNING = (PLACE, SINCE, EPOCH, ATTEMPTS, ENDED, "seconds")
 
 TRIAL_STATES: dict[State, TrialState] = {
     "complete": TrialState.COMPLETE,
@@ -53,6 +64,13 @@ def write_facts(trial: Trial, evaluation: Evaluation, facts: dict[str, Any]) -> 
     """Write an Evaluation, and what is known beside it, into a trial's user attributes."""
     for name, value in (facts | _attributes(evaluation)).items():
         trial.set_user_attr(name, value)
+
+
+def read_evaluation(attributes: Mapping[str, Any], ended: Mapping[str, Any]) -> Evaluation:
+    """An Evaluation that was written and not told, as far as telling needs it."""
+    return Evaluation(
+        ended["state"], attributes["values"], ended["violations"], attributes["reason"]
+    )
 
 
 def write_artifacts(trial: Trial, arch: Architecture, evaluation: Evaluation, folder: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Generator
 
 from nasattn.data.archive import Damaged
-from nasattn.errors import EvaluationError
+from nasattn.errors import EvaluationError, TransientError
 from nasattn.files import write_bytes
 from nasattn.spec import differences
 
@@ -39,7 +39,7 @@ class Checkpoint:
     def save(
         self, parts: Mapping[str, Stateful], rng: Generator, curve: Sequence[tuple[Any, ...]]
     ) -> None:
-        """Write the state atomically. Raises EvaluationError where that cannot be done."""
+        """Write the state atomically. Raises TransientError where that cannot be done."""
         state = {
             "layout": LAYOUT,
             "run": dict(self.run),
@@ -54,7 +54,7 @@ class Checkpoint:
         try:
             write_bytes(self.path, buffer.getvalue())
         except OSError as e:
-            raise EvaluationError(f"{self.path}: cannot be written ({e.strerror or e})") from e
+            raise TransientError(f"{self.path}: cannot be written ({e.strerror or e})") from e
 
     def read(self) -> dict[str, Any] | None:
         """The state that was saved last, if any.
@@ -73,6 +73,11 @@ class Checkpoint:
             raise EvaluationError(f"{self.path}: not a checkpoint of this version of nasattn")
         check_same_run(state["run"], self.run, self.path)
         return state
+
+    def curve(self) -> list[tuple[Any, ...]]:
+        """The rows of the learning curve that was saved; empty without a file."""
+        state = self.read()
+        return [tuple(row) for row in state["curve"]] if state else []
 
     def restore(self, parts: Mapping[str, Stateful], rng: Generator) -> list[tuple[Any, ...]]:
         """Put a training back to where it was saved; its curve so far, empty without a file."""

@@ -1,0 +1,172 @@
+"""LocalEngine: several processes of this machine, each of which may die without harm."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from nasattn.errors import StudyError
+from nasattn.search.engines.engine import Job, Source, Work, here
+
+CLOSING = 2.0  # seconds for a worker to end by itself
+PRELOADED = ["nasattn.evaluate"]  # once, by the server that forks the workers: torch takes seconds
+
+
+def _nothing() -> None: ...
+
+
+class LocalEngine:
+    """Runs jobs in `n_jobs` worker processes, which end with this one however it ends.
+
+    `prepare` is called in each worker first. An attempt that takes longer than `timeout` seconds is
+    lost with its worker. Workers are forked from a clean server process where the system can.
+    """
+
+    name = "local"
+
+    def __init__(
+        self,
+        n_jobs: int,
+        *,
+        prepare: Callable[[], None] = _nothing,
+        timeout: float | None = None,
+        start_method: str | None = None,
+    ) -> None:
+        methods = multiprocessing.get_all_start_methods()
+        method = start_method or ("forkserver" if "forkserver" in methods else "spawn")
+        self.context: Any = multiprocessing.get_context(method)
+        if method == "forkserver":
+            self.context.set_forkserver_preload(PRELOADED)
+        self.n_jobs, self.prepare, self.timeout = n_jobs, prepare, timeout
+
+    def run(self, source: Source, work: Work) -> None:
+        """Run a source's jobs until it is over. Raises StudyError where no worker can start."""
+        idle: list[_Worker] = []
+        busy: list[_Worker] = []
+        try:
+            while not source.is_over:
+                while len(busy) < self.n_jobs and (job := source.next()):
+                    worker = idle.pop() if idle else _Worker(self.context, self.prepare, work)
+                    busy.append(worker)
+                    worker.start(job, self.timeout)
+                    source.started(job, worker.place)
+                if not busy:
+                    continue
+                pause = min(worker.deadline for worker in busy) - time.monotonic()
+                wait([w.connection for w in busy], None if pause == float("inf") else max(pause, 0))
+                for worker in list(busy):
+                    worker.listen(source)
+                    if worker.job is None:
+                        busy.remove(worker)
+                        idle += [worker] if worker.process.is_alive() else []
+        finally:
+            for worker in (*busy, *idle):
+                worker.close()
+
+
+class _Worker:
+    """A process, and the job that it runs."""
+
+    def __init__(self, context: Any, prepare: Callable[[], None], work: Work) -> None:
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, prepare, work), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.place = f"{here().rpartition(':')[0]}:{self.process.pid}"
+        self.stands = False  # whether it came so far that it could take a job
+        self.job: Job | None = None
+        self.deadline = float("inf")
+
+    def start(self, job: Job, timeout: float | None) -> None:
+        self.job = job
+        self.deadline = time.monotonic() + timeout if timeout else float("inf")
+        try:
+            self.connection.send(job)
+        except OSError:
+            return  # it died, and `listen` will find out
+
+    def listen(self, source: Source) -> None:
+        """Take what the worker says; one that hangs is killed."""
+        assert self.job
+        try:
+            while self.job and self.connection.poll():
+                self.take(source, *self.connection.recv())
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            reason = _death(self.process.exitcode)
+            if not self.stands:
+                raise StudyError(f"no worker can be started: {reason}") from None
+            self.end(source.lost, reason)
+        else:
+            if self.job and time.monotonic() >= self.deadline:
+                self.kill()
+                self.end(source.lost, "it took longer than --trial-timeout")
+
+    def take(self, source: Source, what: str, *content: Any) -> None:
+        assert self.job
+        if what == "stands":
+            self.stands = True
+        elif what == "epoch":
+            source.epoch(self.job, *content)
+        elif what == "finished":
+            self.end(source.finished, *content)
+        else:
+            self.end(source.lost, *content)
+
+    def end(self, how: Callable[..., None], *content: Any) -> None:
+        """The job's end."""
+        job, self.job = self.job, None
+        how(job, *content)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+    def close(self) -> None:
+        """End the process: by itself where it is idle."""
+        self.connection.close()
+        if self.job is None:
+            self.process.join(CLOSING)
+        if self.process.is_alive():
+            self.kill()
+        self.process.close()
+
+
+def _serve(connection: Connection, prepare: Callable[[], None], work: Work) -> None:
+    """What a worker does: one job after the other, until nobody is there to give them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    prepare()
+    connection.send(("stands",))
+    while True:
+        try:
+            job = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            evaluation = work(job, lambda epoch: connection.send(("epoch", epoch)))
+        except Exception as e:
+            connection.send(("lost", f"bug: {e!r}", traceback.format_exc()))
+        else:
+            connection.send(("finished", evaluation))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent
+    parent.join()
+    os._exit(1)
+
+
+def _death(exitcode: int | None) -> str:
+    """How a process ended, in words."""
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        more = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+        return f"its worker was killed by {name}{more}"
+    return f"its worker ended with status {exitcode}"

@@ -1,0 +1,33 @@
+"""Judge: an early stopping rule with all that it needs to know, sent along with a training."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nasattn.evaluate import Evaluation
+from nasattn.search.early_stop import EarlyStop, Training
+from nasattn.train.loop import Epoch
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges one training by an early stopping rule and the trainings before it.
+
+    It holds these as they were when the network was proposed, so that what it says depends neither
+    on when others end nor on where it is asked.
+    """
+
+    rule: EarlyStop
+    costs: Mapping[str, int]  # objectives known before training, with their signs
+    peers: Sequence[Training]
+    baseline: bool  # is never stopped
+
+    def stops(self, curve: Sequence[Epoch], values: Mapping[str, float]) -> bool:
+        return self.rule.stops(self._training(curve, values), self.peers, baseline=self.baseline)
+
+    def foretell(self, evaluation: Evaluation) -> float:
+        """The top-1 that a stopped training would have ended with."""
+        return self.rule.foretell(self._training(evaluation.curve, evaluation.values), self.peers)
+
+    def _training(self, curve: Sequence[Epoch], values: Mapping[str, float]) -> Training:
+        costs = {name: sign * values[name] for name, sign in self.costs.items()}
+        return Training(tuple(epoch.top1 for epoch in curve), costs)
