@@ -67,6 +67,7 @@ ONLY = {
         "cost.self_check",
     ],
     "moocore": ["search.fronts"],
+    "ray": ["search.engines.ray_tune"],
     "statsmodels": ["ablation"],
     "sklearn": ["data.named"],
     "typer": ["cli"],

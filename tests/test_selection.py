@@ -6,8 +6,10 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from nasattn.evaluate import Evaluation
+from nasattn.arch import parse_architecture
+from nasattn.evaluate import Evaluation, OnEpoch
 from nasattn.objectives import OBJECTIVES, parse_constraint
+from nasattn.search.engines.engine import Job
 from nasattn.search.fronts import contributions, hypervolume, ranks, scaled
 from nasattn.search.selection import (
     RUNS,
@@ -17,7 +19,12 @@ from nasattn.search.selection import (
     read_selection,
     run_selection,
 )
+from nasattn.search.trials import network_of
 
+ARCHS = {
+    name: parse_architecture({"stem": {"width": 8 * i}, "stages": [{"depth": 1, "width": 8}]})
+    for i, name in enumerate("ab", start=1)
+}
 ROWS = (OBJECTIVES["top1"], OBJECTIVES["macs"])
 
 
@@ -35,7 +42,9 @@ def made(values: Mapping[str, tuple[float, float]]) -> optuna.Study:
     """A study with networks of these (top1, macs)."""
     study = optuna.create_study(directions=["maximize", "minimize"])
     for name, (top1, macs) in values.items():
-        attributes = {"arch_id": name, "values": {"top1": top1, "macs": macs}}
+        arch = ARCHS.get(name, ARCHS["a"]).to_json()
+        figures = {"top1": top1, "macs": macs}
+        attributes = {"arch_id": name, "architecture": arch, "values": figures}
         study.add_trial(create_trial(values=[top1, macs], user_attrs=attributes))
     return study
 
@@ -76,10 +85,11 @@ def test_every_run_is_kept_and_none_made_twice() -> None:
     study, watcher = made({"a": (0.9, 10), "b": (0.8, 5)}), Quiet()
     best = finalists(study, ROWS, 2)
 
-    def evaluate(trial: FrozenTrial, seed: int) -> Evaluation:
-        if seed == 2 and trial.user_attrs["arch_id"] == "b":
+    def evaluate(job: Job, on_epoch: OnEpoch) -> Evaluation:
+        assert job.seed
+        if (job.seed, job.arch) == (2, ARCHS["b"]):
             raise KeyboardInterrupt
-        return Evaluation("complete", {"top1": 0.5 + seed / 10}, seconds=1.0)
+        return Evaluation("complete", {"top1": 0.5 + job.seed / 10}, seconds=1.0)
 
     with pytest.raises(KeyboardInterrupt):
         run_selection(study, missing(study, best, (1, 2)), evaluate, watcher)
@@ -88,7 +98,7 @@ def test_every_run_is_kept_and_none_made_twice() -> None:
     run_selection(
         study,
         missing(study, best, (1, 2)),
-        lambda trial, seed: Evaluation("failed", reason="out of memory"),
+        lambda job, on_epoch: Evaluation("failed", reason="out of memory"),
         watcher,
     )
     again = [(seed, trial.user_attrs["arch_id"]) for seed, trial in missing(study, best, (1, 2))]
@@ -143,8 +153,8 @@ def test_front_waits_until_every_finalist_was_trained_again() -> None:
     study = made({"a": (0.9, 10), "b": (0.8, 5)})
     best = finalists(study, ROWS, 2)
 
-    def evaluate(trial: FrozenTrial, seed: int) -> Evaluation:
-        if trial.user_attrs["arch_id"] == best[1].user_attrs["arch_id"]:
+    def evaluate(job: Job, on_epoch: OnEpoch) -> Evaluation:
+        if job.arch == network_of(best[1]):
             raise KeyboardInterrupt
         return Evaluation("complete", {"top1": 0.5})
 

@@ -125,14 +125,6 @@ def ablate_command(
     return 0
 
 
-def decimal(option: str, text: str | None) -> float | None:
-    """A number given as text; raises AblationError naming the option."""
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        raise AblationError(f"{option}: {shown(text)} is not a number") from None
-
-
 def fields(option: str, texts: list[str] | None) -> dict[str, list[Any]] | None:
     """`attention=se,eca` as {'attention': ['se', 'eca']}; values are read as YAML has them."""
     found: dict[str, list[Any]] = {}

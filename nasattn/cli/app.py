@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from nasattn import __version__
-from nasattn.cli.options import DEFAULT_STORAGE, Plugins, Storage, name_of, number
+from nasattn.cli.options import DEFAULT_STORAGE, Plugins, Storage, decimal, name_of, number
 from nasattn.cli.words import printable
 from nasattn.errors import NasattnError
 
@@ -79,6 +79,22 @@ def search(
     ] = None,
     device: Annotated[str | None, name_of("cpu, cuda, cuda:1, ... [cpu]")] = None,
     threads: Annotated[int | None, number("Processor threads to train with. [1]")] = None,
+    engine: Annotated[str | None, name_of("local or ray. [local]")] = None,
+    n_jobs: Annotated[int | None, number("Networks at once. [1; ray: as many as fit]")] = None,
+    pending: Annotated[
+        int | None, number("Proposed before the first is known. [1, or 2 a job]")
+    ] = None,
+    trial_timeout: Annotated[
+        str | None, name_of("An attempt that takes longer is ended.", "SECONDS")
+    ] = None,
+    max_retries: Annotated[
+        int | None, number("A lost trial is redone so often, then it has failed. [2]")
+    ] = None,
+    cpus_per_trial: Annotated[str | None, name_of("Of Ray's, as 0.5. [--threads]", "X")] = None,
+    gpus_per_trial: Annotated[str | None, name_of("Of Ray's, as 0.25. [0]", "X")] = None,
+    address: Annotated[
+        str | None, name_of("A Ray cluster that runs; auto finds it.", "HOST:PORT")
+    ] = None,
     storage: Storage = DEFAULT_STORAGE,
     out: Annotated[Path | None, name_of("Folder for results. [runs/STUDY]", "FOLDER")] = None,
     resume: Annotated[
@@ -107,6 +123,14 @@ def search(
         "latency_model": latency_model,
         "device": device,
         "threads": threads,
+        "engine": engine,
+        "n_jobs": n_jobs,
+        "pending": pending,
+        "trial_timeout": decimal("--trial-timeout", trial_timeout),
+        "max_retries": max_retries,
+        "cpus_per_trial": decimal("--cpus-per-trial", cpus_per_trial),
+        "gpus_per_trial": decimal("--gpus-per-trial", gpus_per_trial),
+        "address": address,
     }
     training = {"name": recipe, "epochs": epochs, "train_size": train_size}
     changes["recipe"] = {k: v for k, v in training.items() if v is not None} or None
@@ -178,7 +202,7 @@ def ablate(
     plugin: Plugins = None,
 ) -> None:
     """Show which part of a network earns its keep, with paired seeds and statistics."""
-    from nasattn.cli.ablate import Options, ablate_command, compare_command, decimal, fields
+    from nasattn.cli.ablate import Options, ablate_command, compare_command, fields
 
     options = Options(storage, out, plan, decimal("--spread", spread), json, cache_dir())
     training = {"name": recipe, "epochs": epochs, "train_size": train_size}

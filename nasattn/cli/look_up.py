@@ -17,13 +17,13 @@ from nasattn.cli.progress import ARCH_ID, BASELINE, WIDTH
 from nasattn.cli.study import note_environment
 from nasattn.cli.words import plural, printable
 from nasattn.errors import StudyError
-from nasattn.evaluate import Evaluation
 from nasattn.report import Front
 from nasattn.search.driver import Ending
-from nasattn.search.look_up import TableEvaluator, search_table
+from nasattn.search.engines.engine import Engine, Work
+from nasattn.search.look_up import LookUpAgain, TableEvaluator, search_table
 from nasattn.search.spec import TRAINING, StudySpec
 from nasattn.search.table import read_table
-from nasattn.search.trials import is_new, network_of
+from nasattn.search.trials import is_new
 from nasattn.space import SearchSpace
 from nasattn.train.loop import Epoch
 
@@ -61,8 +61,20 @@ class LookingUp:
         about = f"{', '.join(self.evaluator.table.columns)}: as {self.evaluator.table.name} says"
         return "\n".join(filter(None, (front_words(replace(front, objectives=())), about)))
 
+    @property
+    def travelling(self) -> int:
+        return 0
+
+    def on(self, engine: Engine, spec: StudySpec, storage: str) -> Self:
+        return replace(self, spec=spec)
+
     def search(
-        self, study: optuna.Study, space: SearchSpace, console: Console, artifacts: Path
+        self,
+        study: optuna.Study,
+        space: SearchSpace,
+        console: Console,
+        artifacts: Path,
+        engine: Engine,
     ) -> Ending:
         note_environment(console, study)
         with TableProgress(console, study, self.spec, space.baselines) as progress:
@@ -74,6 +86,7 @@ class LookingUp:
                 facts={"seed": self.spec.seed},
                 artifacts=artifacts,
                 watcher=progress,
+                engine=engine,
             )
 
     def fresh_seeds(self) -> list[int]:
@@ -81,8 +94,9 @@ class LookingUp:
         n = len(self.evaluator.table.columns.get("top1", ())) - 1
         return [self.spec.seed + i for i in range(1, min(self.spec.n_seeds, n) + 1)]
 
-    def evaluate_again(self, trial: FrozenTrial, seed: int) -> Evaluation:
-        return replace(self.evaluator, seed=seed)(network_of(trial))
+    @property
+    def again(self) -> Work:
+        return LookUpAgain(self.evaluator)
 
 
 def look_up(spec: StudySpec, space: SearchSpace, changes: Mapping[str, Any]) -> LookingUp:

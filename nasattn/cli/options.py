@@ -4,6 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
+from nasattn.errors import StudyError, shown
+
 
 def whole_number(text: str) -> int:
     """An option's whole number; the error shows the value, which Typer's own does not."""
@@ -16,6 +18,14 @@ def whole_number(text: str) -> int:
 def number(text: str) -> Any:
     """An option that takes a whole number."""
     return typer.Option(help=text, parser=whole_number, metavar="N")
+
+
+def decimal(option: str, text: str | None) -> float | None:
+    """A number given as text; raises StudyError naming the option."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        raise StudyError(f"{option}: {shown(text)} is not a number") from None
 
 
 def name_of(text: str, metavar: str = "NAME") -> Any:

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -22,8 +23,21 @@ ARCH_ID = 12  # digits
 SILENCE = 30  # seconds after which a log that is no terminal gets a line
 
 
+@dataclass
+class _Running:
+    """A trial that is under way."""
+
+    start: float
+    share: float = 0.0  # of it that is done
+
+    def rest(self, now: float, usual: float) -> float:
+        """Seconds that it will still take, where one usually takes so many."""
+        elapsed = now - self.start
+        return elapsed / self.share - elapsed if self.share else max(usual - elapsed, 0)
+
+
 class SearchProgress:
-    """A Watcher for people. Time left: the rest of this trial, a median one for each other."""
+    """A Watcher for people. Time left: the rest of what runs, a median trial for each other."""
 
     def __init__(
         self,
@@ -32,17 +46,18 @@ class SearchProgress:
         spec: StudySpec,
         objectives: tuple[Objective, ...],
         baselines: tuple[str, ...] = (),
+        n_jobs: int = 1,
     ) -> None:
         self.console = console
         self.width = 2 + max(ARCH_ID, *map(len, baselines), 0)  # of a network's name
         self.spec = spec
         self.objectives = objectives
+        self.n_jobs = n_jobs
         self.seconds: list[float] = []  # of the budget's trials
         self.best: float | None = None  # of the first objective
         self.spent = 0
-        self.name = ""
-        self.share = 0.0  # of the trial that runs
-        self.trial_start = self.last_line = time.monotonic()
+        self.running: dict[str, _Running] = {}  # by name
+        self.last_line = time.monotonic()
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(None),
@@ -72,19 +87,23 @@ class SearchProgress:
         self.bar.stop()
 
     def started(self, name: str, spent: int) -> None:
-        self.trial_start = time.monotonic()
-        self.name, self.spent = name, spent
-        self._show("measuring", 0)
+        self.running[name] = _Running(time.monotonic())
+        self.spent = spent
+        self._show(name, "measuring")
 
     def epoch(self, name: str, epoch: Epoch) -> None:
         n_epochs = self.spec.recipe.epochs
-        self._show(f"epoch {epoch.number}/{n_epochs}", epoch.number / n_epochs)
+        self.running[name].share = epoch.number / n_epochs
+        self._show(name, f"epoch {epoch.number}/{n_epochs}")
         if not self.console.is_terminal and time.monotonic() - self.last_line > SILENCE:
-            self._print(f"        {self.name} epoch {epoch.number}/{n_epochs}, {self._note()}")
+            self._print(f"        {name} epoch {epoch.number}/{n_epochs}, {self._note()}")
 
     def finished(self, trial: FrozenTrial, spent: int) -> None:
         self._remember(trial)
         self.spent = spent
+        if is_new(trial):
+            attributes = trial.user_attrs
+            self.running.pop(attributes.get("baseline", attributes.get("arch_id", "")), None)
         if is_new(trial) and (counts(trial) or "baseline" in trial.user_attrs):
             self._print(self._line(trial))
 
@@ -101,27 +120,29 @@ class SearchProgress:
         self.console.print(line, markup=False, soft_wrap=True)
         self.last_line = time.monotonic()
 
-    def _show(self, doing: str, share: float) -> None:
-        """What happens now; `share` of the trial is done."""
-        self.share = share
+    def _show(self, name: str, doing: str) -> None:
+        """What happens now with one of the networks that run."""
+        n = len(self.running)
+        others = f" and {n - 1} more" if n > 1 else ""
         self.bar.update(
             self.task,
-            description=f"{self.spent + 1}/{self.spec.n_trials} {self.name} {doing}",
-            completed=self.spent + share,
+            description=f"{self.spent + 1}/{self.spec.n_trials} {name} {doing}{others}",
+            completed=self.spent + sum(one.share for one in self.running.values()),
             note=self._note(),
         )
 
     def _note(self) -> str:
         first = self.objectives[0]
         best = "" if self.best is None else f"best {first.say(self.best)}, "
-        return best + self._time_left(time.monotonic() - self.trial_start)
+        return best + self._time_left()
 
-    def _time_left(self, elapsed: float) -> str:
+    def _time_left(self) -> str:
         if not self.seconds:
             return "timing the first network"
-        trial = statistics.median(self.seconds)
-        rest = elapsed / self.share - elapsed if self.share else max(trial - elapsed, 0)
-        left = rest + trial * (self.spec.n_trials - self.spent - 1)
+        trial, now = statistics.median(self.seconds), time.monotonic()
+        rests = [one.rest(now, trial) for one in self.running.values()]
+        others = max(self.spec.n_trials - self.spent - len(rests), 0)
+        left = max([(sum(rests) + trial * others) / self.n_jobs, *rests])
         return f"about {duration(left)} left"
 
     def _line(self, trial: FrozenTrial) -> str:
@@ -133,6 +154,7 @@ class SearchProgress:
             return f"{line} {'failed: ' * (trial.state == TrialState.FAIL)}{attributes['reason']}"
         for row in self.objectives:
             line += f" {row.show(attributes['values'][row.name]):>{WIDTH}}"
-        left = statistics.median(self.seconds) * (self.spec.n_trials - self.spent)
+        rest = self.spec.n_trials - self.spent
+        left = statistics.median(self.seconds) * rest / min(self.n_jobs, max(rest, 1))
         took = duration(attributes.get("seconds", 0.0))
         return f"{line} {took:>7} {duration(left) if left else '':>7}"

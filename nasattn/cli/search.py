@@ -5,14 +5,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import optuna
 import torch
-from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from nasattn.cli.data import load_with_progress
+from nasattn.cli.engines import open_engine
 from nasattn.cli.folders import check_folder, make_folder
 from nasattn.cli.front import front_table, front_words
 from nasattn.cli.look_up import LookingUp, look_up
@@ -22,17 +22,25 @@ from nasattn.cli.progress import SearchProgress
 from nasattn.cli.selection import select
 from nasattn.cli.study import prepare
 from nasattn.cli.words import plural
-from nasattn.evaluate import Evaluation, Setting, TrainingEvaluator, check_device, evaluate
+from nasattn.evaluate import Setting, TrainingEvaluator, check_device
 from nasattn.library import shipped
 from nasattn.objectives import Cost, Direction, get_objective
 from nasattn.report import Front, read_front, write_front
 from nasattn.search.control import control_of, share_start
 from nasattn.search.driver import Ending
+from nasattn.search.engines.engine import Engine, Work
 from nasattn.search.forecast import Forecast, read_forecast
-from nasattn.search.run import run_search
+from nasattn.search.run import pending_for, run_search
+from nasattn.search.selection import Again
 from nasattn.search.spec import TABLE, StudySpec, load_study_spec
-from nasattn.search.storage import artifact_dir, check_storage, check_study, open_study
-from nasattn.search.trials import counts, network_of
+from nasattn.search.storage import (
+    artifact_dir,
+    check_storage,
+    check_study,
+    open_study,
+    stored_settings,
+)
+from nasattn.search.trials import counts
 from nasattn.space import SearchSpace, load_space
 
 ENDINGS: dict[Ending, str] = {
@@ -66,8 +74,23 @@ def search_command(
     check_storage(storage, spec.study_name, resume=resume)
     way: Training | LookingUp
     way = look_up(spec, space, changes) if spec.table else train(spec, space, console, cache_dir)
-    spec = way.spec
-    control = replace(way, spec=control_of(spec)) if spec.control else None
+    with open_engine(way.spec, way.travelling) as engine:
+        way = way.on(engine, settle_pending(console, way.spec, storage, engine), storage)
+        return search_on(engine, way, space, console, folder, storage, resume=resume)
+
+
+def search_on(
+    engine: Engine,
+    way: "Training | LookingUp",
+    space: SearchSpace,
+    console: Console,
+    folder: Path,
+    storage: str,
+    *,
+    resume: bool,
+) -> int:
+    """Search with what has been checked; returns the exit status."""
+    control = replace(way, spec=control_of(way.spec)) if way.spec.control else None
     if control:  # whether it may be gone on with is found out before anything is trained
         check_storage(storage, control.spec.study_name, resume=resume)
         check_study(storage, *described(control, space))
@@ -75,17 +98,33 @@ def search_command(
         make_folder(folder)
         make_folder(artifact_dir(storage))
         console.print(plan(way), style="dim", markup=False)
-        status = run(opened, space, way, console, artifact_dir(storage))
+        status = run(opened, space, way, console, artifact_dir(storage), engine)
     try:
         if control and not status:
             with open_study(storage, *described(control, space)) as beside:
                 share_start(opened, beside)
                 name = control.spec.study_name
                 console.print(f"\nrandom search of the same budget: study {name}", style="dim")
-                status = run(beside, space, control, console, artifact_dir(storage))
+                status = run(beside, space, control, console, artifact_dir(storage), engine)
     finally:
         show_front(console, opened, way, folder, storage)
     return status
+
+
+def settle_pending(console: Console, spec: StudySpec, storage: str, engine: Engine) -> StudySpec:
+    """The spec with `pending` as it was said, else as the stored study has it, else by the jobs."""
+    if spec.pending is None:
+        stored = stored_settings(storage, spec.study_name)
+        usual = pending_for(engine.n_jobs)
+        pending = usual if stored is None else stored.get("pending", 1)
+        spec = spec.model_copy(update={"pending": pending})
+    assert spec.pending
+    if spec.pending < engine.n_jobs:
+        console.print(
+            f"note: with --pending {spec.pending} no more than so many networks run at once",
+            style="dim",
+        )
+    return spec
 
 
 def quick_study(changes: Mapping[str, Any]) -> str | None:
@@ -111,16 +150,29 @@ class Way(Protocol):
     def words(self, front: Front) -> str:
         """How far a front's figures can be trusted."""
 
+    @property
+    def travelling(self) -> int:
+        """How many bytes a worker is sent."""
+
+    def on(self, engine: Engine, spec: StudySpec, storage: str) -> Self:
+        """The same on an engine."""
+
     def search(
-        self, study: optuna.Study, space: SearchSpace, console: Console, artifacts: Path
+        self,
+        study: optuna.Study,
+        space: SearchSpace,
+        console: Console,
+        artifacts: Path,
+        engine: Engine,
     ) -> Ending:
         """Search with progress shown; returns what ended it."""
 
     def fresh_seeds(self) -> list[int]:
         """Those over which the best are evaluated again."""
 
-    def evaluate_again(self, trial: FrozenTrial, seed: int) -> Evaluation:
-        """A network's top1 with a fresh seed."""
+    @property
+    def again(self) -> Work:
+        """Finds a network's top1 with a fresh seed."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +200,26 @@ class Training:
     def words(self, front: Front) -> str:
         return front_words(front)
 
+    @property
+    def travelling(self) -> int:
+        data = self.setting.data
+        splits = (data.train, data.val_search, data.val_select)
+        return sum(split.images.nbytes + split.labels.nbytes for split in splits)
+
+    def on(self, engine: Engine, spec: StudySpec, storage: str) -> Self:
+        names = [row.name for row in self.setting.needed() if row.cost == Cost.MEASURED]
+        meters = engine.meters(self.setting, names) if names else {}
+        checkpoints = artifact_dir(storage) / "checkpoints" / spec.folder_name
+        setting = replace(self.setting, checkpoints=checkpoints, meters={**meters})
+        return replace(self, spec=spec, setting=setting)
+
     def search(
-        self, study: optuna.Study, space: SearchSpace, console: Console, artifacts: Path
+        self,
+        study: optuna.Study,
+        space: SearchSpace,
+        console: Console,
+        artifacts: Path,
+        engine: Engine,
     ) -> Ending:
         spec, data = self.spec, self.setting.data
         setting = replace(self.setting, reference_ms=prepare(console, study, self.setting))
@@ -159,7 +229,9 @@ class Training:
             "device": spec.device,
             "threads": spec.threads,
         }
-        with SearchProgress(console, study, spec, setting.objectives, space.baselines) as progress:
+        with SearchProgress(
+            console, study, spec, setting.objectives, space.baselines, engine.n_jobs
+        ) as progress:
             return run_search(
                 study,
                 spec,
@@ -169,17 +241,18 @@ class Training:
                 artifacts=artifacts,
                 watcher=progress,
                 forecast=self.forecast,
+                engine=engine,
             )
 
     def fresh_seeds(self) -> list[int]:
         return [self.spec.seed + i for i in range(1, self.spec.n_seeds + 1)]
 
-    def evaluate_again(self, trial: FrozenTrial, seed: int) -> Evaluation:
+    @property
+    def again(self) -> Work:
         """Judged on val-select, of which the search has seen no picture."""
         data = replace(self.setting.data, val_search=self.setting.data.val_select)
         rows = (get_objective("top1"),)
-        setting = replace(self.setting, data=data, objectives=rows, constraints=(), seed=seed)
-        return evaluate(network_of(trial), setting)
+        return Again(replace(self.setting, data=data, objectives=rows, constraints=()))
 
 
 def train(spec: StudySpec, space: SearchSpace, console: Console, cache_dir: Path) -> Training:
@@ -224,7 +297,12 @@ def plan(way: Way) -> str:
 
 
 def run(
-    study: optuna.Study, space: SearchSpace, way: Way, console: Console, artifacts: Path
+    study: optuna.Study,
+    space: SearchSpace,
+    way: Way,
+    console: Console,
+    artifacts: Path,
+    engine: Engine,
 ) -> int:
     """Search and select with progress shown; 130 when the user stopped it, else 0."""
     done = sum(map(counts, study.get_trials(deepcopy=False)))
@@ -238,10 +316,10 @@ def run(
         else:
             if done:
                 console.print(f"going on after {done} trials")
-            ending = way.search(study, space, console, artifacts)
+            ending = way.search(study, space, console, artifacts, engine)
             if ENDINGS[ending]:
                 console.print(ENDINGS[ending])
-        select(study, way.spec, way.evaluate_again, way.fresh_seeds(), console)
+        select(study, way.spec, way.again, way.fresh_seeds(), console, engine)
     except KeyboardInterrupt:
         command = shlex.join(["nasattn", *sys.argv[1:]])
         console.print(

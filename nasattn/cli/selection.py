@@ -1,7 +1,7 @@
 """The best of a search again, with progress shown."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import optuna
@@ -11,8 +11,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from nasattn.cli.progress import ARCH_ID, BASELINE, WIDTH
 from nasattn.cli.words import duration, plural
-from nasattn.evaluate import Evaluation
 from nasattn.objectives import OBJECTIVES
+from nasattn.search.engines.engine import Engine, Work
 from nasattn.search.selection import finalists, missing, run_selection
 from nasattn.search.spec import StudySpec
 
@@ -20,9 +20,10 @@ from nasattn.search.spec import StudySpec
 def select(
     study: optuna.Study,
     spec: StudySpec,
-    evaluate: Callable[[FrozenTrial, int], Evaluation],
+    work: Work,
     seeds: Sequence[int],
     console: Console,
+    engine: Engine,
 ) -> None:
     """Train the finalists again wherever that is still to be done."""
     if "top1" not in spec.objectives or not seeds:
@@ -39,7 +40,7 @@ def select(
         style="dim",
     )
     with SelectionProgress(console, len(runs), quiet=spec.table is not None) as progress:
-        run_selection(study, runs, evaluate, progress)
+        run_selection(study, runs, work, progress, engine=engine, max_retries=spec.max_retries)
 
 
 class SelectionProgress:

@@ -1,7 +1,7 @@
 """Looking networks up in a table instead of training them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from nasattn.evaluate import (
 )
 from nasattn.objectives import OBJECTIVES, Constraint, Cost, Objective, get_objective
 from nasattn.search.driver import Ending, Evaluator, Watcher
+from nasattn.search.engines.engine import INLINE, Engine, Job
 from nasattn.search.run import run_search
 from nasattn.search.spec import StudySpec
 from nasattn.search.table import Table
@@ -103,6 +104,17 @@ class TableEvaluator:
         return Evaluation("complete", values, violations)
 
 
+@dataclass(frozen=True)
+class LookUpAgain:
+    """The Work of a selection: another run of the table."""
+
+    evaluator: TableEvaluator
+
+    def __call__(self, job: Job, on_epoch: OnEpoch) -> Evaluation:
+        assert job.seed is not None
+        return replace(self.evaluator, seed=job.seed)(job.arch)
+
+
 def search_table(
     study: optuna.Study,
     spec: StudySpec,
@@ -112,6 +124,7 @@ def search_table(
     facts: dict[str, Any],
     artifacts: Path,
     watcher: Watcher,
+    engine: Engine = INLINE,
 ) -> Ending:
     """As `run_search`, for evaluations that take no time: a trial is written when it is finished.
 
@@ -119,9 +132,17 @@ def search_table(
     takes time. A process that is killed loses the same: the trial that was running.
     """
     trials = study.get_trials(deepcopy=False)
-    if not all(trial.state.is_finished() for trial in trials):  # somebody else has queued some
+    queued = not all(trial.state.is_finished() for trial in trials)  # by somebody else
+    if queued or engine is not INLINE:
         return run_search(
-            study, spec, space, evaluate, facts=facts, artifacts=artifacts, watcher=watcher
+            study,
+            spec,
+            space,
+            evaluate,
+            facts=facts,
+            artifacts=artifacts,
+            watcher=watcher,
+            engine=engine,
         )
     keeper = _Keeper(study, watcher, trials)
     try:

@@ -13,13 +13,12 @@ import optuna
 
 from nasattn.evaluate import Evaluation, OnEpoch
 from nasattn.search.driver import Driver, Ending, Evaluator, Watcher
-from nasattn.search.engines.engine import Engine, InlineEngine, Job
+from nasattn.search.engines.engine import INLINE, Engine, InlineEngine, Job
 from nasattn.search.forecast import Forecast
 from nasattn.search.spec import StudySpec
 from nasattn.space import SearchSpace
 
 RUN = "run"  # attribute of a study: by whom it is, or was last, being run
-INLINE = InlineEngine()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Selection: the best networks of a search again, over fresh seeds and pictures it has not seen."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -11,10 +12,12 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 from scipy.stats import t as student
 
-from nasattn.evaluate import Evaluation
+from nasattn.evaluate import Evaluation, OnEpoch, Setting, evaluate
 from nasattn.objectives import Constraint, Objective, parse_constraint
+from nasattn.search.engines.engine import INLINE, Engine, Job, Work
 from nasattn.search.fronts import Floats, contributions, minimised, ranks
-from nasattn.search.trials import finished_networks
+from nasattn.search.trials import finished_networks, network_of
+from nasattn.train.loop import Epoch
 
 RUNS = "selection"  # attribute of a study: arch_id -> seed -> what that training came to
 FINALISTS = "finalists"  # attribute of a study: the arch_ids of those to be trained again
@@ -59,27 +62,85 @@ def missing(
 def run_selection(
     study: optuna.Study,
     runs: Sequence[tuple[int, FrozenTrial]],
-    evaluate: Callable[[FrozenTrial, int], Evaluation],
+    work: Work,
     watcher: Watcher,
+    *,
+    engine: Engine = INLINE,
+    max_retries: int = 0,
 ) -> None:
     """Make the runs; each is written to the study when it is finished."""
     known = study.user_attrs.get(FINALISTS, [])
     ids = (trial.user_attrs["arch_id"] for _, trial in runs)
     study.set_user_attr(FINALISTS, [*dict.fromkeys([*known, *ids])])
-    for seed, trial in runs:
-        watcher.started(trial, seed)
-        evaluation = evaluate(trial, seed)
+    engine.run(_Runs(study, watcher, dict(enumerate(runs)), max_retries), work)
+
+
+@dataclass
+class _Runs:
+    """A Source: one network after the other, with one seed after the other."""
+
+    study: optuna.Study
+    watcher: Watcher
+    left: dict[int, tuple[int, FrozenTrial]]  # to be started
+    max_retries: int
+    open: dict[int, tuple[int, FrozenTrial]] = field(default_factory=dict)
+    attempts: Counter[str] = field(default_factory=Counter)  # that were lost, by job
+
+    @property
+    def is_over(self) -> bool:
+        return not self.left and not self.open
+
+    def next(self) -> Job | None:
+        if not self.left:
+            return None
+        key = min(self.left)
+        seed, trial = self.open[key] = self.left.pop(key)
+        return Job(str(key), network_of(trial), seed=seed)
+
+    def started(self, job: Job, place: str) -> None:
+        seed, trial = self.open[int(job.key)]
+        self.watcher.started(trial, seed)
+
+    def epoch(self, job: Job, epoch: Epoch) -> None: ...
+
+    def finished(self, job: Job, evaluation: Evaluation) -> None:
+        if evaluation.transient and self.redo(job):
+            return
+        seed, trial = self.open.pop(int(job.key))
         run = {
             "state": evaluation.state,
             "reason": evaluation.reason,
             "top1": evaluation.values.get("top1"),
             "seconds": round(evaluation.seconds, 3),
         }
-        every = dict(study.user_attrs.get(RUNS, {}))
+        every = dict(self.study.user_attrs.get(RUNS, {}))
         arch_id = trial.user_attrs["arch_id"]
         every[arch_id] = every.get(arch_id, {}) | {str(seed): run}
-        study.set_user_attr(RUNS, every)
-        watcher.finished(trial, seed, run)
+        self.study.set_user_attr(RUNS, every)
+        self.watcher.finished(trial, seed, run)
+
+    def lost(self, job: Job, reason: str, trace: str = "") -> None:
+        if not self.redo(job):
+            self.finished(job, Evaluation("failed", reason=reason))
+
+    def redo(self, job: Job) -> bool:
+        """Start a lost run again; False where it was tried enough."""
+        if self.attempts[job.key] >= self.max_retries:
+            return False
+        self.attempts[job.key] += 1
+        self.left[int(job.key)] = self.open.pop(int(job.key))
+        return True
+
+
+@dataclass(frozen=True)
+class Again:
+    """The Work of a selection: a network trained with the job's seed."""
+
+    setting: Setting
+
+    def __call__(self, job: Job, on_epoch: OnEpoch) -> Evaluation:
+        assert job.seed is not None
+        return evaluate(job.arch, replace(self.setting, seed=job.seed), on_epoch)
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,19 @@ def check_study(
         _check_settings(open_storage(url), url, name, directions, settings)
 
 
+def stored_settings(url: str, name: str) -> dict[str, Any] | None:
+    """The settings of the stored study of that name; None where there is none."""
+    file = sqlite_file(url)
+    if file and not file.exists():
+        return None
+    storage = open_storage(url)
+    if not _has_study(storage, name):
+        return None
+    attributes = storage.get_study_user_attrs(storage.get_study_id_from_name(name))
+    settings: dict[str, Any] | None = attributes.get("settings")
+    return settings
+
+
 def find_study(url: str, name: str, settings: Mapping[str, Any]) -> optuna.Study | None:
     """The stored study of that name, to be read; None where there is none with such settings."""
     file = sqlite_file(url)

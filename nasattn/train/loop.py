@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
 
+import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -135,7 +136,7 @@ def subset(split: Split, size: int | None) -> Split:
     """`size` pictures, the same share of every class: one draw for all networks and seeds."""
     if size is None or size >= len(split):
         return split
-    labels = torch.from_numpy(split.labels)
+    labels = torch.from_numpy(np.require(split.labels, requirements="W"))
     rng = Generator().manual_seed(0)
     rank = torch.empty(len(labels))  # a picture's place in its shuffled class, 0 .. 1
     for label in range(int(labels.max()) + 1):
@@ -147,7 +148,9 @@ def subset(split: Split, size: int | None) -> Split:
 
 def to_tensors(split: Split, device: str) -> tuple[Tensor, Tensor]:
     """uint8 images (N, C, H, W) and int64 labels (N,) on the device."""
-    return torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device)
+    # What came by way of Ray cannot be written to, of which torch warns.
+    images, labels = (np.require(array, requirements="W") for array in (split.images, split.labels))
+    return torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
 
 
 @torch.inference_mode()

@@ -2,12 +2,12 @@
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from nasattn.arch import Architecture
-from nasattn.evaluate import Evaluation, OnEpoch
+from nasattn.evaluate import Evaluation, Meter, OnEpoch, Setting
 from nasattn.search.judge import Judge
 from nasattn.train.loop import Epoch
 
@@ -59,6 +59,9 @@ class Engine(Protocol):
     def run(self, source: Source, work: Work) -> None:
         """Run a source's jobs until it is over."""
 
+    def meters(self, setting: Setting, objectives: Sequence[str]) -> Mapping[str, Meter]:
+        """What measures latencies for all workers, by objective; {}: each does so itself."""
+
 
 def here() -> str:
     """HOST:PID of this process."""
@@ -85,3 +88,9 @@ class InlineEngine:
                 source.finished(job, Evaluation("failed", reason=f"bug: {e!r}"))
                 raise
             source.finished(job, evaluation)
+
+    def meters(self, setting: Setting, objectives: Sequence[str]) -> Mapping[str, Meter]:
+        return {}
+
+
+INLINE = InlineEngine()

@@ -6,11 +6,13 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from nasattn.errors import StudyError
+from nasattn.evaluate import Meter, Setting
 from nasattn.search.engines.engine import Job, Source, Work, here
 
 CLOSING = 2.0  # seconds for a worker to end by itself
@@ -67,6 +69,9 @@ class LocalEngine:
         finally:
             for worker in (*busy, *idle):
                 worker.close()
+
+    def meters(self, setting: Setting, objectives: Sequence[str]) -> Mapping[str, Meter]:
+        return {}
 
 
 class _Worker:
@@ -129,9 +134,11 @@ class _Worker:
 
     def close(self) -> None:
         """End the process: by itself where it is idle."""
-        self.connection.close()
         if self.job is None:
+            with suppress(OSError):
+                self.connection.send(None)
             self.process.join(CLOSING)
+        self.connection.close()
         if self.process.is_alive():
             self.kill()
         self.process.close()
@@ -147,6 +154,8 @@ def _serve(connection: Connection, prepare: Callable[[], None], work: Work) -> N
         try:
             job = connection.recv()
         except (EOFError, OSError):
+            job = None
+        if job is None:
             return
         try:
             evaluation = work(job, lambda epoch: connection.send(("epoch", epoch)))

@@ -1,0 +1,430 @@
+"""RayEngine: Ray Tune as the engine, on this machine or a cluster.
+
+A Tune trial is one attempt at one of our jobs. What is proposed, told, redone or given up is the
+source's business, so Tune's own retries and stopping are off; Tune places trials and runs them. An
+early stop is decided in the worker, by the judge that travels with the job: it then is an end like
+any other, and needs no decision of Tune's scheduler, which so has two things to do: kill what
+hangs, and keep workers that are idle while others still start.
+"""
+
+import logging
+import math
+import os
+import queue
+import shutil
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from torch import nn
+
+from nasattn.cost import Latency
+from nasattn.errors import StudyError, TransientError
+from nasattn.evaluate import Meter, Setting
+from nasattn.objectives import get_objective
+from nasattn.search.engines.engine import Job, Source, Work, here
+
+LATENCY = "latency"  # custom resource of the node that measures, where there is one
+HELD = 10.0  # seconds that a worker which is done waits at most for others to start
+POLL = 0.05  # seconds
+STORE = 200_000_000  # bytes of the object store, beside what travels
+FOLDER = "nasattn-ray-"  # of temporary files; then the process that made it
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # the study is what is kept
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@dataclass(frozen=True)
+class RayEngine:
+    """Runs jobs as trials of Ray Tune. To be made by `connect`."""
+
+    n_jobs: int
+    folder: Path  # of temporary files
+    cpus: float  # of one trial
+    gpus: float
+    prepare: Callable[[], None]
+    timeout: float | None = None
+
+    name = "ray"
+
+    def run(self, source: Source, work: Work) -> None:
+        """Run a source's jobs until it is over. Raises StudyError where no worker can start."""
+        bridge = _Bridge(source)
+        trainable = tune.with_parameters(_Worker, prepare=self.prepare, work=work)
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, {"cpu": self.cpus, "gpu": self.gpus}),
+            tune_config=tune.TuneConfig(
+                search_alg=_Asker(bridge),
+                scheduler=_Warden(bridge, self.n_jobs, self.timeout),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_name_creator=lambda trial: trial.trial_id,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="jobs",
+                storage_path=str(self.folder / "tune"),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
+            ),
+        )
+        with _environment({"TUNE_MAX_PENDING_TRIALS_PG": str(self.n_jobs)}):
+            tuner.fit()
+        if bridge.failure:
+            raise bridge.failure
+
+    def meters(self, setting: Setting, objectives: Sequence[str]) -> Mapping[str, Meter]:
+        """What measures a study's latencies: all on one node, the one that has `latency`."""
+        if LATENCY in ray.cluster_resources():
+            where: dict[str, Any] = {"resources": {LATENCY: 1}}
+        else:
+            node = ray.get_runtime_context().get_node_id()
+            where = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+        gauge = ray.remote(_Gauge).options(num_cpus=0, max_restarts=-1, **where)
+        actor = gauge.remote(self.prepare, setting)
+        return {name: RemoteMeter(actor, name) for name in objectives}
+
+
+@contextmanager
+def connect(
+    *,
+    n_jobs: int | None = None,
+    cpus: float = 1,
+    gpus: float = 0,
+    address: str | None = None,
+    prepare: Callable[[], None] = lambda: None,
+    timeout: float | None = None,
+    store_bytes: int = 0,
+) -> Iterator[RayEngine]:
+    """An engine on a running cluster, or (no address) on one that is started on this machine.
+
+    `n_jobs`: at once; default: as many as fit in. `store_bytes`: of what travels to the workers.
+    Raises StudyError where there is no cluster or a trial fits into none of its nodes.
+    """
+    _clean()
+    folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
+    quiet = logging.ERROR
+    own = {
+        "num_cpus": max(n_jobs or 0, math.ceil((n_jobs or os.cpu_count() or 1) * cpus)),
+        "include_dashboard": False,
+        "object_store_memory": STORE + 2 * store_bytes,
+        "_temp_dir": str(folder),
+    }
+    try:
+        with _environment(ENVIRONMENT):
+            try:
+                ray.init(
+                    address=address or "local",
+                    log_to_driver=False,
+                    logging_level=quiet,
+                    configure_logging=True,
+                    **({} if address else own),
+                )
+            except (ConnectionError, ValueError, RuntimeError, OSError) as e:
+                text = str(e).strip().split("\n")[0]
+                raise StudyError(f"Ray cluster {address or 'here'}: {text}") from e
+            try:
+                for name in ("ray.tune", "ray.train", "ray"):
+                    logging.getLogger(name).setLevel(logging.CRITICAL)
+                fits = _fits(cpus, gpus)
+                if not fits:
+                    raise StudyError(
+                        f"--cpus-per-trial {cpus:g}, --gpus-per-trial {gpus:g}: no node has so "
+                        f"many; at most {_largest('CPU'):g} and {_largest('GPU'):g} are on one"
+                    )
+                yield RayEngine(min(n_jobs or fits, fits), folder, cpus, gpus, prepare, timeout)
+            finally:
+                ray.shutdown()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class _Bridge:
+    """What Tune's searcher and scheduler share: the source, and the trials that run."""
+
+    source: Source
+
+    def __post_init__(self) -> None:
+        self.jobs: dict[str, Job] = {}  # by Tune's trial id
+        self.since: dict[str, float] = {}  # when each began to be evaluated
+        self.reasons: dict[str, tuple[str, str]] = {}  # why a trial is lost; and a trace
+        self.done: dict[str, Any] = {}  # an Evaluation
+        self.stood = False  # whether a worker ever took a job
+        self.failure: StudyError | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.failure is not None or self.source.is_over
+
+    def end(self, trial_id: str) -> None:
+        """A trial is over: the source hears of it, once."""
+        job = self.jobs.pop(trial_id, None)
+        self.since.pop(trial_id, None)
+        if job is None:
+            return
+        if trial_id in self.done:
+            self.source.finished(job, self.done.pop(trial_id))
+            return
+        reason, trace = self.reasons.pop(trial_id, ("its worker was lost", ""))
+        if not self.stood:
+            self.failure = StudyError(f"no worker can be started: {reason}")
+            return
+        self.source.lost(job, reason, trace)
+
+
+class _Asker(Searcher):  # type: ignore[misc]
+    """Tune's searcher: what the source gives."""
+
+    def __init__(self, bridge: _Bridge) -> None:
+        super().__init__()
+        self.bridge = bridge
+
+    def suggest(self, trial_id: str) -> Any:
+        if self.bridge.is_over:
+            return Searcher.FINISHED
+        job = self.bridge.source.next()
+        if job is None:
+            if self.bridge.is_over:
+                return Searcher.FINISHED
+            if not self.bridge.jobs:
+                raise AssertionError("nothing runs, and there is no job")
+            return None
+        self.bridge.jobs[trial_id] = job
+        return {"parcel": _Parcel(job)}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        self.bridge.end(trial_id)
+
+    def save(self, checkpoint_path: str) -> None: ...
+    def restore(self, checkpoint_path: str) -> None: ...
+
+
+class _Warden(FIFOScheduler):  # type: ignore[misc]
+    """Tune's scheduler: hears results, kills what hangs."""
+
+    def __init__(self, bridge: _Bridge, n_jobs: int, timeout: float | None) -> None:
+        super().__init__()
+        self.bridge, self.n_jobs, self.timeout = bridge, n_jobs, timeout
+        self.stands = False  # whether all workers run
+        self.held: dict[str, float] = {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        bridge, job = self.bridge, self.bridge.jobs.get(trial.trial_id)
+        what, content = result["event"]
+        if job and what == "started":
+            bridge.stood = True
+            bridge.since[trial.trial_id] = time.monotonic()
+            bridge.source.started(job, content)
+        elif job and what == "epoch":
+            bridge.source.epoch(job, content)
+        elif job and what == "finished":
+            bridge.done[trial.trial_id] = content
+            bridge.end(trial.trial_id)
+        elif job and what == "lost":
+            bridge.reasons[trial.trial_id] = content
+            bridge.end(trial.trial_id)
+        if what in ("started", "epoch") or self.hold(tune_controller, trial):
+            decision: str = TrialScheduler.CONTINUE
+        else:
+            decision = TrialScheduler.STOP
+        return decision
+
+    def hold(self, tune_controller: Any, trial: Trial) -> bool:
+        """Whether a worker that is done waits for others to start.
+
+        Tune would hand it to a trial whose own worker is starting, and kill that one: with trials
+        that are shorter than a start they would never be all there.
+        """
+        live = tune_controller.get_live_trials()
+        running = sum(one.status == Trial.RUNNING for one in live)
+        waiting = any(one.status == Trial.PENDING for one in live)
+        self.stands = self.stands or running >= self.n_jobs
+        began = self.held.setdefault(trial.trial_id, time.monotonic())
+        return not self.stands and waiting and time.monotonic() - began < HELD
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        self.bridge.reasons.setdefault(trial.trial_id, (_why(trial), ""))
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Called in every round of Tune's loop."""
+        if self.timeout:
+            overdue = time.monotonic() - self.timeout
+            for trial in tune_controller.get_live_trials():
+                began = self.bridge.since.get(trial.trial_id)
+                if began is not None and began < overdue:
+                    del self.bridge.since[trial.trial_id]
+                    self.bridge.reasons[trial.trial_id] = "it took longer than --trial-timeout", ""
+                    ray.kill(trial.temporary_state.ray_actor)
+        return super().choose_trial_to_run(tune_controller)
+
+
+class _Parcel:
+    """A job on its way; in Tune's names and files it is its key."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def __repr__(self) -> str:
+        return self.job.key
+
+    def __deepcopy__(self, memo: object) -> "_Parcel":
+        return self
+
+
+class _Worker(tune.Trainable):  # type: ignore[misc]
+    """Evaluates one job after the other; every step brings one event of the job that runs."""
+
+    def setup(self, config: dict[str, Any], prepare: Callable[[], None], work: Work) -> None:
+        prepare()
+        self.work = work
+        self.begin(config["parcel"].job)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.begin(new_config["parcel"].job)
+        return True
+
+    def begin(self, job: Job) -> None:
+        self.job = job
+        self.thread: threading.Thread | None = None
+        self.events: queue.Queue[tuple[str, Any]] = queue.Queue()
+
+    def step(self) -> dict[str, Any]:
+        if self.thread is None:
+            self.thread = threading.Thread(
+                target=_evaluate, args=(self.work, self.job, self.events), daemon=True
+            )
+            self.thread.start()
+            return {"event": ("started", here())}
+        try:
+            alive = self.thread.is_alive()
+            return {"event": self.events.get(timeout=None if alive else POLL)}
+        except queue.Empty:
+            return {"event": ("held", None)}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None: ...
+    def load_checkpoint(self, checkpoint: Any) -> None: ...
+
+
+def _evaluate(work: Work, job: Job, events: "queue.Queue[tuple[str, Any]]") -> None:
+    try:
+        evaluation = work(job, lambda epoch: events.put(("epoch", epoch)))
+    except Exception as e:
+        events.put(("lost", (f"bug: {e!r}", traceback.format_exc())))
+    else:
+        events.put(("finished", evaluation))
+
+
+class _Gauge:
+    """Measures latency, one network at a time, on the node where it is placed."""
+
+    def __init__(self, prepare: Callable[[], None], setting: Setting) -> None:
+        prepare()
+        self.setting = setting
+
+    def measure(self, objective: str, model: nn.Module | None) -> Latency:
+        """Of a network; None: of the reference."""
+        meter = self.setting.meter(get_objective(objective))
+        return meter.measure_reference() if model is None else meter.measure(model)
+
+
+@dataclass(frozen=True)
+class RemoteMeter:
+    """A Meter elsewhere: all latencies of a study come from one machine."""
+
+    gauge: Any  # handle of a _Gauge
+    objective: str
+
+    travels = True  # to workers, see Setting
+
+    def measure(self, model: nn.Module) -> Latency:
+        """Raises what measuring there raises, TransientError where the machine was lost."""
+        return self._ask(model)
+
+    def measure_reference(self) -> Latency:
+        return self._ask(None)
+
+    def _ask(self, model: nn.Module | None) -> Latency:
+        try:
+            found: Latency = ray.get(self.gauge.measure.remote(self.objective, model))
+        except RayActorError as e:
+            raise TransientError("what measures latency was lost") from e
+        return found
+
+
+def _why(trial: Trial) -> str:
+    """Why a trial's worker ended, in one line; from Tune's own note of it in our folder."""
+    path = trial.error_file
+    text = Path(path).read_text() if path and Path(path).is_file() else ""
+    if OutOfMemoryError.__name__ in text or "out of memory" in text:
+        return "out of memory: Ray killed its worker"
+    if "node" in text and ("died" in text or "dead" in text) and "WORKER_DIED" not in text:
+        return "its worker's node was lost, or its worker was killed"
+    lines = text.strip().splitlines()[1:]  # the first says when
+    return f"its worker was lost: {lines[-1].strip()}" if lines else "its worker was lost"
+
+
+def _fits(cpus: float, gpus: float) -> int:
+    """How many trials the nodes hold at once."""
+    total = 0
+    for node in (node for node in ray.nodes() if node["Alive"]):
+        have = node["Resources"]
+        rooms = [have.get("CPU", 0) / cpus] + ([have.get("GPU", 0) / gpus] if gpus else [])
+        total += math.floor(min(rooms) + 1e-9)
+    return total
+
+
+def _largest(resource: str) -> float:
+    return max(float(node["Resources"].get(resource, 0)) for node in ray.nodes() if node["Alive"])
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Ray is set up by environment variables alone."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _clean() -> None:
+    """Remove the folders of processes that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
+        pid = folder.name.removeprefix(FOLDER).partition("-")[0]
+        if pid.isdecimal() and not _lives(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
