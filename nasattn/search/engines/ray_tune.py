@@ -12,6 +12,7 @@ import math
 import os
 import queue
 import shutil
+import socket
 import tempfile
 import threading
 import time
@@ -40,10 +41,12 @@ from nasattn.search.engines.engine import Job, Source, Work, here
 LATENCY = "latency"  # custom resource of the node that measures, where there is one
 HELD = 10.0  # seconds that a worker which is done waits at most for others to start
 POLL = 0.05  # seconds
+PATIENCE = 5.0  # seconds, for a cluster to answer
 STORE = 200_000_000  # bytes of the object store, beside what travels
 FOLDER = "nasattn-ray-"  # of temporary files; then the process that made it
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the old one can be silent
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -119,6 +122,8 @@ def connect(
     `n_jobs`: at once; default: as many as fit in. `store_bytes`: of what travels to the workers.
     Raises StudyError where there is no cluster or a trial fits into none of its nodes.
     """
+    if address not in (None, "auto"):
+        _check_answers(address)
     _clean()
     folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
     quiet = logging.ERROR
@@ -170,6 +175,10 @@ class _Bridge:
         self.done: dict[str, Any] = {}  # an Evaluation
         self.stood = False  # whether a worker ever took a job
         self.failure: StudyError | None = None
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """Tune keeps copies of searcher and scheduler, to restore them; we never do."""
+        return dict, ()
 
     @property
     def is_over(self) -> bool:
@@ -382,6 +391,17 @@ def _why(trial: Trial) -> str:
         return "its worker's node was lost, or its worker was killed"
     lines = text.strip().splitlines()[1:]  # the first says when
     return f"its worker was lost: {lines[-1].strip()}" if lines else "its worker was lost"
+
+
+def _check_answers(address: str | None) -> None:
+    """StudyError where nothing answers at HOST:PORT, for which Ray would wait minutes."""
+    host, _, port = (address or "").rpartition(":")
+    try:
+        if not port.isdecimal():
+            raise OSError("must be HOST:PORT, or auto")
+        socket.create_connection((host, int(port)), PATIENCE).close()
+    except (OSError, OverflowError) as e:
+        raise StudyError(f"Ray cluster {address}: {getattr(e, 'strerror', None) or e}") from e
 
 
 def _fits(cpus: float, gpus: float) -> int:

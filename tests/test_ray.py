@@ -1,0 +1,212 @@
+"""Ray Tune as the engine, on two nodes of one machine."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import optuna
+import psutil
+import pytest
+from optuna.trial import TrialState
+
+from nasattn.errors import StudyError
+from nasattn.search.fronts import minimised, ranks
+from nasattn.search.spec import StudySpec
+from nasattn.search.trials import counts
+from tests.test_engines import Faulty, Slowly, local, search, sequence
+from tests.test_search import VARIED
+
+pytest.importorskip("ray", reason="needs ray: pip install 'nasattn[ray]'")
+from ray.cluster_utils import Cluster
+
+from nasattn.search.engines.ray_tune import FOLDER, RayEngine, _clean, connect
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+
+
+def of_ray() -> list[psutil.Process]:
+    """Processes of Ray that this one has started, or that are left of it."""
+    found = []
+    for process in psutil.process_iter(["name", "cmdline"]):
+        words = " ".join([process.info["name"] or "", *(process.info["cmdline"] or ())])
+        if any(name in words for name in ("raylet", "gcs_server", "ray::", "ray/_private")):
+            found.append(process)
+    return found
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Two nodes, with two processors each as far as Ray knows."""
+    Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)  # where Ray looks for it
+    args = {"num_cpus": 2, "object_store_memory": 150_000_000, "include_dashboard": False}
+    started = Cluster(initialize_head=True, head_node_args=args)
+    started.add_node(num_cpus=2, object_store_memory=150_000_000)
+    yield started
+    started.shutdown()
+    until = time.monotonic() + 15
+    while of_ray() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert of_ray() == []
+    assert not list(Path(tempfile.gettempdir()).glob(f"{FOLDER}{os.getpid()}-*"))
+
+
+@pytest.fixture(scope="module")
+def engine(cluster: Cluster) -> Iterator[RayEngine]:
+    with connect(address=cluster.address, timeout=20) as found:
+        assert found.n_jobs == 4
+        yield found
+
+
+def front(trials: list[optuna.trial.FrozenTrial]) -> list[Any]:
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    rows = StudySpec(objectives=("top1", "macs")).objective_rows()
+    rank = ranks(minimised([t.values for t in complete], rows))
+    return [(t.params, t.values) for t, r in zip(complete, rank, strict=True) if r == 0]
+
+
+def test_ray_finds_what_local_processes_find(tmp_path: Path, engine: RayEngine) -> None:
+    settings: dict[str, Any] = {"early_stop": "rank", "recipe": {"name": "quick", "epochs": 12}}
+    slowly = Slowly(n_epochs=12)
+    whole = search(tmp_path / "a", slowly, local(2), 40, VARIED, **settings)
+    trials = search(tmp_path / "b", slowly, engine, 40, VARIED, **settings)
+    assert sequence(trials) == sequence(whole)
+    assert any("stopped_after" in trial.user_attrs for trial in trials)
+    assert {t.user_attrs["run"]["engine"] for t in [study_of(tmp_path / "b")]} == {"ray"}
+
+
+def study_of(folder: Path) -> optuna.Study:
+    return optuna.load_study(study_name="s", storage=f"sqlite:///{folder}/s.db")
+
+
+WIDE = VARIED.model_copy(update={"baselines": ("lam", "lam_ladder")})
+N = 1000
+PATIENCE = 3.0  # seconds
+
+
+@dataclass(frozen=True)
+class Tabular(Slowly):
+    """A law that takes no time."""
+
+    most: float = 0.0
+
+
+def test_a_thousand_trials_with_faults_are_all_there(tmp_path: Path, engine: RayEngine) -> None:
+    whole = search(tmp_path / "a", Tabular(), local(2), N, VARIED)
+    ids = [t.user_attrs["arch_id"] for t in whole if counts(t)]
+    rng = Random(0)
+    kinds = ["die", "err", "odd", "hang"]
+    faults = {arch_id: kinds[i % 4] for i, arch_id in enumerate(rng.sample(ids, N // 20))}
+    met = tmp_path / "met"
+    met.mkdir()
+    impatient = replace(engine, timeout=PATIENCE)
+    trials = search(tmp_path / "b", Faulty(met, faults, Tabular()), impatient, N, VARIED)
+    done = [t for t in trials if counts(t)]
+    assert len(done) == N
+    assert len({t.user_attrs["arch_id"] for t in done}) == N
+    assert {t.state for t in done} == {TrialState.COMPLETE}
+    redone = {t.user_attrs["arch_id"]: t.user_attrs["attempts"] for t in done if lost(t)}
+    assert redone.keys() >= faults.keys()  # others may have been beside one that died
+    assert len(redone) < 2 * len(faults)
+    assert sequence(trials) == sequence(whole)
+    assert front(trials) == front(whole)
+
+
+def lost(trial: optuna.trial.FrozenTrial) -> bool:
+    return "attempts" in trial.user_attrs
+
+
+def test_a_lost_node_costs_no_trial(tmp_path: Path, cluster: Cluster, engine: RayEngine) -> None:
+    whole = search(tmp_path / "a", Slowly(0.5), local(2), 16, VARIED)
+    node = cluster.add_node(num_cpus=2, object_store_memory=150_000_000)
+    cluster.wait_for_nodes()
+    larger = replace(engine, n_jobs=6)
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(4)
+        for process in psutil.process_iter(["cmdline"]):
+            if "raylet" in " ".join(process.info["cmdline"] or ()) and process.pid in pids(node):
+                process.kill()
+        os._exit(0)
+    trials = search(tmp_path / "b", Slowly(0.5), larger, 16, VARIED)
+    os.waitpid(pid, 0)
+    cluster.remove_node(node, allow_graceful=False)
+    assert sequence(trials) == sequence(whole)
+
+
+def pids(node: Any) -> set[int]:
+    return {p.process.pid for many in node.all_processes.values() for p in many}
+
+
+def test_a_trial_that_fits_nowhere_is_refused(cluster: Cluster) -> None:
+    code = (
+        "from nasattn.search.engines.ray_tune import connect\n"
+        "from nasattn.errors import StudyError\n"
+        f"try:\n    connect(address={cluster.address!r}, cpus=3).__enter__()\n"
+        "except StudyError as e:\n    print(e)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "no node has so many; at most 2 and 0 are on one" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [("127.0.0.1:9", "Connection refused"), ("nowhere", "must be HOST:PORT, or auto")],
+)
+def test_a_cluster_that_is_not_there_is_said_in_one_line(address: str, words: str) -> None:
+    with pytest.raises(StudyError, match=f"^Ray cluster {address}: {words}$"):
+        connect(address=address).__enter__()
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from nasattn.search.engines.ray_tune import connect
+from tests.test_engines import Slowly, search
+if __name__ == "__main__":
+    with connect(n_jobs=2) as engine:
+        search(Path(sys.argv[1]), Slowly(0.3), engine, 14)
+"""
+
+
+def test_kill_9_of_the_driver_leaves_no_process_and_loses_nothing(tmp_path: Path) -> None:
+    before = {p.pid for p in of_ray()}
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "a")]
+    driver = subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL)
+    file = tmp_path / "a" / "s.db"
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not (file.exists() and done(tmp_path / "a") >= 2):
+        time.sleep(0.1)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    until = time.monotonic() + 100  # two helpers of Ray's own take a minute to notice
+    while {p.pid for p in of_ray()} - before and time.monotonic() < until:
+        time.sleep(0.2)
+    assert {p.pid for p in of_ray()} - before == set()
+    assert 2 <= done(tmp_path / "a") < 14
+    trials = search(tmp_path / "a", Slowly(), local(2), 14)
+    assert sequence(trials) == sequence(search(tmp_path / "b", Slowly(), local(2), 14))
+    # The next start removes what the killed one could not.
+    _clean()
+    assert not list(Path(tempfile.gettempdir()).glob(f"{FOLDER}{driver.pid}-*"))
+
+
+def done(folder: Path) -> int:
+    """How many trials are complete, without opening the storage as Optuna does."""
+    query = "select count(*) from trials where state = 'COMPLETE'"
+    try:
+        with closing(sqlite3.connect(f"file:{folder}/s.db?mode=ro", uri=True)) as database:
+            (n,) = database.execute(query).fetchone()
+    except sqlite3.OperationalError:
+        return 0  # it is just being made
+    return int(n)
