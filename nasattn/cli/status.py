@@ -18,7 +18,7 @@ from nasattn.search.status import Reasons, Run, State, StudyStatus, read_all, re
 from nasattn.search.storage import open_storage, without_password
 
 MOST = 8  # reasons that are shown
-LONGEST = 300  # characters of a text that somebody else wrote
+LONGEST = 160  # characters of a text that somebody else wrote
 DAY = 86_400  # seconds
 ENDINGS = {
     "budget": "all networks were tried",
