@@ -10,31 +10,38 @@ without the imports; memory is the most that the process had, imports included.
 
 import argparse
 import hashlib
+import io
 import json
 import platform
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Literal
+from wsgiref.util import setup_testing_defaults
 
 import optuna
 from optuna.distributions import distribution_to_json
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import RandomSampler
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
+from rich.console import Console
 
 from nasattn.errors import ArchitectureError
 from nasattn.runtimes.facts import peak_memory, processor
+from nasattn.search.quick import QuickStorage
 from nasattn.search.spec import StudySpec
+from nasattn.search.status import read_status
+from nasattn.search.storage import open_storage
 from nasattn.space import SearchSpace, load_space
 
 STUDY, SEED, SPACE = "many", 0, "mobile"
@@ -42,7 +49,13 @@ DESIGNS = 500  # networks that are drawn; trials take them in turns, each under 
 PER_HOUR = 720  # trials that ended in an hour
 BATCH = 2000  # trials that are written at once
 RUNNING = 2
-OBJECTIVES = {"top1": "maximize", "macs": "minimize", "latency_ms": "minimize"}
+ARTIFACTS = ("architecture.json", "curve.csv")
+DASHBOARD_CACHE = 11  # seconds, after which Optuna Dashboard reads trials again
+OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
+    "top1": "maximize",
+    "macs": "minimize",
+    "latency_ms": "minimize",
+}
 # How trials end, out of 100.
 ENDS = ("complete",) * 88 + ("failed",) * 4 + ("stopped",) * 3 + ("again",) * 2 + ("limit",) * 3
 STATES = {
@@ -103,7 +116,10 @@ def draw_trials(space: SearchSpace, n: int, start: datetime) -> Iterator[dict[An
         if number in baselines:
             attributes["baseline"] = baselines[number]
         system = {"cost_aware:proposal": json.dumps({p["param_name"]: 1.0 for p in params})}
-        system |= {f"artifacts:{uuid(number, i)}": "x" * 140 for i in range(2)}
+        for i, name in enumerate(ARTIFACTS):
+            own_id = uuid(number, i)[:36]
+            facts = {"artifact_id": own_id, "filename": name, "encoding": None}
+            system[f"artifacts:{own_id}"] = json.dumps(facts | {"mimetype": "text/plain"})
         begun = start.replace(tzinfo=None) + timedelta(hours=number / PER_HOUR)
         own = {"trial_id": number + 1}
         trial = {
@@ -184,22 +200,111 @@ def uuid(number: int, part: int) -> str:
     return hashlib.sha1(f"{number} {part}".encode()).hexdigest()
 
 
-def read_trials(url: str) -> str:
-    """What every search does when it goes on, and the dashboard when it is asked."""
+def read_plain(url: str) -> str:
     study = optuna.load_study(study_name=STUDY, storage=url)
     return f"{len(study.get_trials(deepcopy=False)):,} trials"
 
 
-def read_status(url: str) -> str:
-    """The facts behind `nasattn status`."""
-    from nasattn.search.status import read_status as read
-    from nasattn.search.storage import open_storage
+def read_quick(url: str) -> str:
+    study = optuna.load_study(study_name=STUDY, storage=QuickStorage(url))
+    return f"{len(study.get_trials(deepcopy=False)):,} trials"
 
-    found = read(open_storage(url), STUDY)
+
+def status_of(url: str) -> str:
+    found = read_status(open_storage(url), STUDY)
     return f"{found.n_done:,} networks done"
 
 
-READINGS: dict[str, Callable[[str], str]] = {
-    "trials": read_trials,
-    "status": read_status,
+def front_of(url: str) -> str:
+    """What is left to do for it where a search has read its trials already."""
+    from nasattn.cli.front import front_table, front_words
+    from nasattn.report.front import read_front
+
+    study = optuna.load_study(study_name=STUDY, storage=QuickStorage(url))
+    study.get_trials(deepcopy=False)
+    start = time.perf_counter()
+    front = read_front(study)
+    read = time.perf_counter() - start
+    table = io.StringIO()
+    Console(file=table, width=80).print(front_table(front), front_words(front))
+    drawn = time.perf_counter() - start - read
+    return f"{len(front.rows):,} networks: read {read:.1f} s, drawn {drawn:.1f} s"
+
+
+def dashboard_of(storage: BaseStorage) -> str:
+    """The study page's question to Optuna Dashboard, and the next one, when its cache is old."""
+    from optuna_dashboard import wsgi
+
+    app = wsgi(storage)
+    first, size = ask(app, "after=0")
+    time.sleep(DASHBOARD_CACHE)
+    again, _ = ask(app, "after=1000000")
+    return f"answer {first:.1f} s, {size / 1e6:.0f} MB; every further one {again:.1f} s"
+
+
+def ask(app: Any, query: str) -> tuple[float, int]:
+    """Seconds until a study is answered, and its bytes."""
+    environ: Row = {"PATH_INFO": "/api/studies/1", "QUERY_STRING": query}
+    setup_testing_defaults(environ)
+
+    def check(status: str, headers: Any, error: Any = None) -> None:
+        if not status.startswith("200"):
+            raise RuntimeError(status)
+
+    start = time.perf_counter()
+    size = sum(map(len, app(environ, check)))
+    return time.perf_counter() - start, size
+
+
+READINGS: dict[str, tuple[str, Callable[[str], str]]] = {
+    "status": ("nasattn status", status_of),
+    "quick": ("all trials by QuickStorage", read_quick),
+    "front": ("the front behind it", front_of),
+    "plain": ("all trials by Optuna's RDBStorage", read_plain),
+    "dashboard_quick": (
+        "dashboard on QuickStorage and Optuna's cache",
+        lambda url: dashboard_of(get_storage(QuickStorage(url))),
+    ),
+    "dashboard": ("dashboard on RDBStorage", lambda url: dashboard_of(RDBStorage(url))),
 }
+
+
+def main() -> None:
+    """Print a table, as Markdown; or, with --read, one reading for the process that asks."""
+    parser = argparse.ArgumentParser(description="What many stored trials cost.")
+    parser.add_argument("--trials", type=int, default=100_000)
+    parser.add_argument("--folder", type=Path, help="keep the storage there [a temporary one]")
+    parser.add_argument("--read", choices=READINGS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", ExperimentalWarning)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = (options.folder or Path(scratch)) / f"{options.trials}.db"
+        url = f"sqlite:///{file}"
+        if options.read:
+            answer(url, READINGS[options.read][1])
+            return
+        if not file.exists():
+            make_study(url, options.trials)
+        print(f"{options.trials:,} trials, {file.stat().st_size / 1e6:,.0f} MB\n")
+        print("| what | seconds | peak MB | found |\n| --- | --- | --- | --- |")
+        for name, (title, _) in READINGS.items():
+            command = [sys.executable, "-m", __spec__.name, "--read", name]
+            command += ["--trials", str(options.trials), "--folder", str(file.parent)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            words = done.stdout.strip() or f"ended by {done.returncode}"
+            print(f"| {title} | {words} |", flush=True)
+    packages = ("optuna", "optuna-dashboard", "sqlalchemy")
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    print(f"\n{processor()}, python {platform.python_version()}, {versions}")
+
+
+def answer(url: str, read: Callable[[str], str]) -> None:
+    """Seconds of a reading, megabytes of this process at most, and what was found."""
+    start = time.perf_counter()
+    words = read(url)
+    print(f"{time.perf_counter() - start:.1f} | {peak_memory() / 1e6:,.0f} | {words}")
+
+
+if __name__ == "__main__":
+    main()

@@ -32,7 +32,7 @@ PENDING: dict[State, str] = {
     "running": "being evaluated",
     "unknown": "being evaluated, or left behind by a process that is gone",
 }
-LEFT_BEHIND = "left behind, to be evaluated anew"
+LEFT_BEHIND = "left behind"
 OUTCOMES: dict[Outcome, str] = {
     "complete": "complete",
     "stopped": "stopped early",
