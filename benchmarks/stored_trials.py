@@ -1,6 +1,6 @@
 """Studies of many stored trials: what do `nasattn status`, the front and the dashboard take?
 
-    python -m benchmarks.stored_trials [--trials 100000] [--folder FOLDER]
+    python -m benchmarks.stored_trials [WHAT ...] [--trials 100000] [--folder FOLDER]
 
 Makes a study of the mobile space such as `nasattn search` leaves behind after so many trials, in
 bulk and without training: params, networks and attributes are those of a search, the figures are
@@ -272,6 +272,7 @@ READINGS: dict[str, tuple[str, Callable[[str], str]]] = {
 def main() -> None:
     """Print a table, as Markdown; or, with --read, one reading for the process that asks."""
     parser = argparse.ArgumentParser(description="What many stored trials cost.")
+    parser.add_argument("what", nargs="*", help=f"{', '.join(READINGS)} [all]")
     parser.add_argument("--trials", type=int, default=100_000)
     parser.add_argument("--folder", type=Path, help="keep the storage there [a temporary one]")
     parser.add_argument("--read", choices=READINGS, help=argparse.SUPPRESS)
@@ -288,7 +289,8 @@ def main() -> None:
             make_study(url, options.trials)
         print(f"{options.trials:,} trials, {file.stat().st_size / 1e6:,.0f} MB\n")
         print("| what | seconds | peak MB | found |\n| --- | --- | --- | --- |")
-        for name, (title, _) in READINGS.items():
+        for name in options.what or READINGS:
+            title, _ = READINGS[name]
             command = [sys.executable, "-m", __spec__.name, "--read", name]
             command += ["--trials", str(options.trials), "--folder", str(file.parent)]
             done = subprocess.run(command, capture_output=True, text=True)

@@ -27,8 +27,8 @@ from nasattn.search.environment import checkout, environment, vector
 from nasattn.search.history import GIVEN_UP
 from nasattn.search.outcomes import BUDGET, outcome_of
 from nasattn.search.quick import QuickStorage
-from nasattn.search.run import counts, is_new, state_of
 from nasattn.search.status import Pace, is_alive, read_status
+from nasattn.search.trials import counts, is_new, state_of
 from tests.command import assert_refused, nasattn
 
 URL = "sqlite:///nasattn.db"
