@@ -30,6 +30,7 @@ from nasattn.search.quick import QuickStorage
 from nasattn.search.status import Pace, is_alive, read_status
 from nasattn.search.trials import counts, is_new, state_of
 from tests.command import assert_refused, nasattn
+from tests.test_cli import TINY, TINY_SPACE
 
 URL = "sqlite:///nasattn.db"
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -357,6 +358,26 @@ def test_status_refuses_what_is_not_there(
     assert_refused(monkeypatch, capsys, ["status", "mime"], "did you mean 'mine'?")
     with pytest.raises(UnknownNameError, match="unknown study 'x'"):
         read_status(RDBStorage(URL), "x")
+
+
+def test_status_reads_what_a_search_writes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NASATTN_CACHE", "cache")
+    Path("tiny.yaml").write_text(TINY_SPACE, encoding="utf-8")
+    few = ["--trials", "2", "--seeds", "1", "--objective", "top1", "--objective", "macs"]
+    assert nasattn(monkeypatch, *TINY, *few) == 0
+    capsys.readouterr()
+    assert nasattn(monkeypatch, "status", "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)["studies"]
+    assert (found["state"], found["run"]["ending"]) == ("finished", "budget")
+    assert (found["n_done"], found["n_wanted"], found["n_again"]) == (2, 2, 2)
+    assert found["objectives"] == ["top1", "macs"]
+    assert (found["pending"], found["seconds_left"]) == ([], None)
+    assert nasattn(monkeypatch, "status") == 0
+    out = capsys.readouterr().out
+    assert "ago: all networks were tried" in out
+    assert "space tiny, data digits, recipe quick" in out
 
 
 def test_status_answers_without_torch() -> None:
