@@ -23,6 +23,8 @@ from nasattn.cli import study as cli_study
 from nasattn.cli.study import differing_words, note_environment
 from nasattn.errors import UnknownNameError
 from nasattn.report.front import read_front
+from nasattn.search import outcomes
+from nasattn.search import quick as quick_storage
 from nasattn.search.environment import checkout, environment, vector
 from nasattn.search.history import GIVEN_UP
 from nasattn.search.outcomes import BUDGET, outcome_of
@@ -110,7 +112,10 @@ def fill(study: optuna.Study) -> None:
 
 
 @pytest.mark.parametrize("kind", STORAGES)
-def test_read_status_counts_what_is_stored_in_any_storage(kind: str) -> None:
+def test_read_status_counts_what_is_stored_in_any_storage(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcomes, "ROWS", 4)  # of 12 that are finished
     storage = STORAGES[kind]()
     study = make_study(storage, run=run_of())
     fill(study)
@@ -422,7 +427,8 @@ def every_kind_of_trial(study: optuna.Study) -> None:
         )
 
 
-def test_quick_storage_reads_what_optuna_reads() -> None:
+def test_quick_storage_reads_what_optuna_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quick_storage, "TRIALS", 4)  # of 10 in a study
     for name in ("one", "two"):
         every_kind_of_trial(make_study(RDBStorage(URL), name))
     plain, quick = RDBStorage(URL), QuickStorage(URL)

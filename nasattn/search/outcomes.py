@@ -1,8 +1,8 @@
 """How the finished trials of a study ended, read in one pass however many they are."""
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
+from json import loads
 from typing import Any, Literal, NamedTuple
 
 from optuna.storages import BaseStorage, RDBStorage
@@ -17,7 +17,7 @@ BUDGET: tuple[Outcome, ...] = ("complete", "stopped", "failed")  # those that sp
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 # User attributes that make one of Optuna's states into one of ours.
 MARKS = (GIVEN_UP, "duplicate_of", "stopped_after")
-ROWS = 10_000  # that are held at once
+ROWS = 5_000  # that are read at once; in between, others may write
 
 
 class Finished(NamedTuple):
@@ -104,14 +104,18 @@ def _from_tables(storage: RDBStorage, study_id: int) -> Iterator[_Row]:
     there = [one.c.trial_id for one in marks]
     texts = reason.c.value_json, attempts.c.value_json
     query = (
-        select(trials.c.state, *times, *texts, *there)
+        select(trials.c.trial_id, trials.c.state, *times, *texts, *there)
         .select_from(joined)
         .where(trials.c.study_id == study_id, trials.c.state.in_(FINISHED))
+        .order_by(trials.c.trial_id)
+        .limit(ROWS)
     )
+    last = -1
     with storage.engine.connect() as connection:
-        rows = connection.execution_options(yield_per=ROWS).execute(query)
-        for state, began, ended, why, lost, *found in rows:
-            names = [name for name, one in zip(MARKS, found, strict=True) if one is not None]
-            begun = began and began.replace(tzinfo=UTC)
-            until = ended and ended.replace(tzinfo=UTC)
-            yield state, names, why and json.loads(why), begun, until, lost and json.loads(lost)
+        while rows := connection.execute(query.where(trials.c.trial_id > last)).all():
+            last = rows[-1].trial_id
+            for _, state, began, ended, why, lost, *found in rows:
+                names = [name for name, one in zip(MARKS, found, strict=True) if one is not None]
+                begun = began and began.replace(tzinfo=UTC)
+                until = ended and ended.replace(tzinfo=UTC)
+                yield state, names, why and loads(why), begun, until, lost and loads(lost)

@@ -11,9 +11,9 @@ from optuna.distributions import json_to_distribution
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, Row, or_, select
 
-ROWS = 10_000  # that are fetched at once
+TRIALS = 500  # that are read at once; in between, others may write
 
 Facts = dict[int, dict[Any, Any]]  # by trial_id, then by name
 
@@ -44,57 +44,54 @@ class QuickStorage(RDBStorage):
             newer = table.c.trial_id > trial_id_greater_than
             older = [i for i in included_trial_ids if i <= trial_id_greater_than]
             wanted.append(or_(newer, table.c.trial_id.in_(older)))
+        query = select(table).where(*wanted).order_by(table.c.trial_id)
+        found: list[FrozenTrial] = []
         with self.engine.connect() as connection:
-            return _Reader(connection, wanted).trials()
+            # They come first: all that belongs to one that is finished by then is written already.
+            rows = connection.execute(query).all()
+            for start in range(0, len(rows), TRIALS):
+                found += _read(connection, rows[start : start + TRIALS])
+        return found
+
+
+def _read(connection: Connection, rows: Sequence[Row[Any]]) -> list[FrozenTrial]:
+    """The trials of these rows, with what the other tables have of them."""
+    value, step = models.TrialValueModel, models.TrialIntermediateValueModel
+    tables = _Tables(connection, [row.trial_id for row in rows])
+    params, kinds = tables.params()
+    values = tables.facts(value, "objective", value.stored_repr_to_value, "value", "value_type")
+    steps = tables.facts(
+        step,
+        "step",
+        step.stored_repr_to_intermediate_value,
+        "intermediate_value",
+        "intermediate_value_type",
+    )
+    user = tables.facts(models.TrialUserAttributeModel, "key", loads, "value_json")
+    system = tables.facts(models.TrialSystemAttributeModel, "key", loads, "value_json")
+    return [
+        FrozenTrial(
+            number=row.number,
+            state=row.state,
+            value=None,
+            values=[value for _, value in sorted(values.get(row.trial_id, {}).items())] or None,
+            datetime_start=_local(row.datetime_start),
+            datetime_complete=_local(row.datetime_complete),
+            params=params.get(row.trial_id, {}),
+            distributions=kinds.get(row.trial_id, {}),
+            user_attrs=user.get(row.trial_id, {}),
+            system_attrs=system.get(row.trial_id, {}),
+            intermediate_values=steps.get(row.trial_id, {}),
+            trial_id=row.trial_id,
+        )
+        for row in rows
+    ]
 
 
 @dataclass(frozen=True)
-class _Reader:
+class _Tables:
     connection: Connection
-    wanted: Sequence[Any]  # conditions on the table of trials
-
-    def trials(self) -> list[FrozenTrial]:
-        """The trials that are wanted, by their ids."""
-        own = models.TrialModel.__table__
-        query = select(own).where(*self.wanted).order_by(own.c.trial_id)
-        # They come first: all that belongs to one that is finished by then is written already.
-        found = self.connection.execute(query).all()
-        if not found:
-            return []
-        params, kinds = self.params()
-        values = self.facts(
-            models.TrialValueModel,
-            "objective",
-            models.TrialValueModel.stored_repr_to_value,
-            "value",
-            "value_type",
-        )
-        steps = self.facts(
-            models.TrialIntermediateValueModel,
-            "step",
-            models.TrialIntermediateValueModel.stored_repr_to_intermediate_value,
-            "intermediate_value",
-            "intermediate_value_type",
-        )
-        user = self.facts(models.TrialUserAttributeModel, "key", loads, "value_json")
-        system = self.facts(models.TrialSystemAttributeModel, "key", loads, "value_json")
-        return [
-            FrozenTrial(
-                number=row.number,
-                state=row.state,
-                value=None,
-                values=[value for _, value in sorted(values.get(row.trial_id, {}).items())] or None,
-                datetime_start=_local(row.datetime_start),
-                datetime_complete=_local(row.datetime_complete),
-                params=params.get(row.trial_id, {}),
-                distributions=kinds.get(row.trial_id, {}),
-                user_attrs=user.get(row.trial_id, {}),
-                system_attrs=system.get(row.trial_id, {}),
-                intermediate_values=steps.get(row.trial_id, {}),
-                trial_id=row.trial_id,
-            )
-            for row in found
-        ]
+    trial_ids: Sequence[int]
 
     def params(self) -> tuple[Facts, Facts]:
         """The params of the trials in the order of their asking, and their distributions."""
@@ -111,22 +108,15 @@ class _Reader:
         """What else is known of the trials: `read` of the columns, by what is in column `key`."""
         own = model.__table__
         found = Facts()
-        for trial_id, name, *stored in self.rows(
-            own, own.c[key], own.c[key], *(own.c[column] for column in columns)
-        ):
-            found.setdefault(trial_id, {})[name] = read(*stored)
+        stored = (own.c[column] for column in columns)
+        for trial_id, name, *values in self.rows(own, own.c[key], own.c[key], *stored):
+            found.setdefault(trial_id, {})[name] = read(*values)
         return found
 
-    def rows(self, own: Any, order: Any, *columns: Any) -> Iterable[Any]:
+    def rows(self, own: Any, order: Any, *columns: Any) -> Sequence[Any]:
         """The id and these columns of all rows that belong to the trials, trial by trial."""
-        trials = models.TrialModel.__table__
-        query = (
-            select(own.c.trial_id, *columns)
-            .join(trials, trials.c.trial_id == own.c.trial_id)
-            .where(*self.wanted)
-            .order_by(own.c.trial_id, order)
-        )
-        return self.connection.execution_options(yield_per=ROWS).execute(query)
+        query = select(own.c.trial_id, *columns).where(own.c.trial_id.in_(self.trial_ids))
+        return self.connection.execute(query.order_by(own.c.trial_id, order)).all()
 
 
 def _local(moment: datetime | None) -> datetime | None:
