@@ -439,6 +439,20 @@ def dashboard(
 
 
 @app.command()
+def status(
+    study: Annotated[
+        str | None, typer.Argument(help="A study by name. [the only one, else a line for each]")
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Show what runs where, what came of it, and how long the rest takes; writes nothing."""
+    from nasattn.cli.status import status_command
+
+    status_command(study, storage, as_json=json)
+
+
+@app.command()
 def spaces() -> None:
     """List the search spaces."""
     from nasattn.cli.spaces import spaces_command

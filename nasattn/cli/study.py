@@ -3,10 +3,13 @@
 import optuna
 from rich.console import Console
 
+from nasattn.cli.words import printable
 from nasattn.evaluate import Setting
 from nasattn.objectives import Cost
 from nasattn.search.environment import environment
-from nasattn.spec import differences
+from nasattn.search.storage import short
+
+LONG = 50  # characters
 
 
 def prepare(console: Console, study: optuna.Study, setting: Setting) -> dict[str, float]:
@@ -26,10 +29,25 @@ def prepare(console: Console, study: optuna.Study, setting: Setting) -> dict[str
 
 
 def note_environment(console: Console, study: optuna.Study) -> None:
-    """Write down once what this study ran on, and say what is different now."""
+    """Write down once what this study ran on, and say what is different now.
+
+    What an older study did not write down is not compared.
+    """
+    now = environment()
     if "environment" not in study.user_attrs:
-        study.set_user_attr("environment", environment())
-    for name, then, now in differences(study.user_attrs["environment"], environment()):
-        console.print(
-            f"note: this study began with {name} {then}, goes on with {now}", markup=False
-        )
+        study.set_user_attr("environment", now)
+    stored = study.user_attrs["environment"]
+    for name in stored:
+        if stored[name] != now.get(name):
+            words = differing_words(str(stored[name]), now.get(name, "none"))
+            line = f"note: this study began with {name} {words[0]}, goes on with {words[1]}"
+            console.print(printable(line), markup=False)
+
+
+def differing_words(then: str, now: str) -> tuple[str, str]:
+    """Two texts; of long ones only the words that the other one has not."""
+    if max(len(then), len(now)) <= LONG:
+        return then, now
+    old, new = then.split(), now.split()
+    lost, gained = ([w for w in a if w not in b] for a, b in ((old, new), (new, old)))
+    return short(" ".join(lost) or "less"), short(" ".join(gained) or "less")

@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pandas as pd
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from nasattn.arch import Architecture
@@ -20,8 +22,9 @@ from nasattn.files import write_text
 from nasattn.objectives import Objective, get_objective
 from nasattn.parts import FusionSpec
 from nasattn.search.control import Control, rank_by_size, read_control
+from nasattn.search.fronts import ranks
 from nasattn.search.selection import Selected, read_selection
-from nasattn.search.trials import is_new, network_of, state_of
+from nasattn.search.trials import finished_networks, is_new, network_of, state_of
 from nasattn.train.metrics import Share
 
 GROUND = ("settings", "environment", "n_val", "n_select", "n_classes")
@@ -109,7 +112,7 @@ def read_front(study: optuna.Study) -> Front:
     rows = tuple(get_objective(name) for name in objectives)
     selection = read_selection(study, rows)
     selected = selection.judge()
-    front = {trial.number for trial in study.best_trials}
+    front = _on_front(study)
     first = [t for t in study.get_trials(deepcopy=False) if is_new(t) and "arch_id" in t.user_attrs]
     found = []
     for trial in first:
@@ -130,6 +133,16 @@ def read_front(study: optuna.Study) -> Front:
         selection.n_failed,
         selection.unfinished,
     )
+
+
+def _on_front(study: optuna.Study) -> set[int]:
+    """The trials that no other beats; `study.best_trials` would copy every trial first."""
+    trials = finished_networks(study)
+    if not trials:
+        return set()
+    signs = [-1.0 if d == StudyDirection.MAXIMIZE else 1.0 for d in study.directions]
+    rank = ranks(np.array([trial.values for trial in trials]) * signs)
+    return {trials[i].number for i in np.flatnonzero(rank == 0)}
 
 
 def _place(row: FrontRow, leading: Objective) -> float:
