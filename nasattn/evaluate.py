@@ -120,10 +120,14 @@ class Setting:
         return PieceCounter(len(self.data.classes), self.data.resolution)
 
     def needed(self) -> list[Objective]:
-        """Objectives to find, the limited ones and the free ones too, the cheapest first."""
-        limited = (c.objective for c in self.constraints)
-        rows = (*self.objectives, *limited, *(OBJECTIVES[name] for name in ALWAYS_KNOWN))
-        return sorted({row.name: row for row in rows}.values(), key=lambda row: row.cost)
+        return needed(self.objectives, self.constraints)
+
+
+def needed(objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> list[Objective]:
+    """Objectives to find, the limited ones and the free ones too, the cheapest first."""
+    limited = (c.objective for c in constraints)
+    rows = (*objectives, *limited, *(OBJECTIVES[name] for name in ALWAYS_KNOWN))
+    return sorted({row.name: row for row in rows}.values(), key=lambda row: row.cost)
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,7 @@ def study_of(folder: Path) -> optuna.Study:
 
 WIDE = VARIED.model_copy(update={"baselines": ("lam", "lam_ladder")})
 N = 1000
+PENDING = {"pending": 8}
 PATIENCE = 3.0  # seconds
 
 
@@ -101,7 +102,7 @@ class Tabular(Slowly):
 
 
 def test_a_thousand_trials_with_faults_are_all_there(tmp_path: Path, engine: RayEngine) -> None:
-    whole = search(tmp_path / "a", Tabular(), local(2), N, VARIED)
+    whole = search(tmp_path / "a", Tabular(), local(2), N, VARIED, **PENDING)
     ids = [t.user_attrs["arch_id"] for t in whole if counts(t)]
     rng = Random(0)
     kinds = ["die", "err", "odd", "hang"]
@@ -109,7 +110,7 @@ def test_a_thousand_trials_with_faults_are_all_there(tmp_path: Path, engine: Ray
     met = tmp_path / "met"
     met.mkdir()
     impatient = replace(engine, timeout=PATIENCE)
-    trials = search(tmp_path / "b", Faulty(met, faults, Tabular()), impatient, N, VARIED)
+    trials = search(tmp_path / "b", Faulty(met, faults, Tabular()), impatient, N, VARIED, **PENDING)
     done = [t for t in trials if counts(t)]
     assert len(done) == N
     assert len({t.user_attrs["arch_id"] for t in done}) == N

@@ -453,6 +453,23 @@ def status(
 
 
 @app.command()
+def replay(
+    study: Annotated[str, typer.Argument(help="A study by name.")],
+    storage: Storage = DEFAULT_STORAGE,
+    table: Annotated[str | None, name_of("The table it was searched in.", "FILE")] = None,
+    latency_model: Annotated[
+        str | None, name_of("The latency model it was searched with.", "FILE")
+    ] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Propose a search's networks again and compare; trains nothing, writes nothing."""
+    from nasattn.cli.replay import replay_command
+
+    status = replay_command(study, storage=storage, table=table, latency_model=latency_model)
+    raise typer.Exit(status)
+
+
+@app.command()
 def spaces() -> None:
     """List the search spaces."""
     from nasattn.cli.spaces import spaces_command

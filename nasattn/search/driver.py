@@ -235,6 +235,9 @@ class Driver:
         number = sum(GIVEN_UP not in trial.user_attrs for trial in trials)
         self.study.sampler = self.sampler(number)
         trial = self.study.ask()
+        unseen = [n for n, one in self.open.items() if one.duplicate_of is None]
+        if unseen and UNSEEN not in trial.user_attrs:
+            trial.set_user_attr(UNSEEN, unseen)
         try:
             params = self.space.suggest(trial)
             if getattr(self.study.sampler, "exhausted", False):
@@ -267,12 +270,7 @@ class Driver:
             self.open[trial.number] = Open(trial, arch, [], [], duplicate_of=twins[0])
             self.in_vain += 1
             return
-        unseen = [n for n, one in self.open.items() if one.duplicate_of is None]
-        if UNSEEN in stored:
-            unseen = stored[UNSEEN]
-        elif unseen:
-            trial.set_user_attr(UNSEEN, unseen)
-        one = Open(trial, arch, unseen, list(stored.get(ATTEMPTS, [])))
+        one = Open(trial, arch, stored.get(UNSEEN, []), list(stored.get(ATTEMPTS, [])))
         self.open[trial.number] = one
         if ENDED in stored:
             one.evaluation = read_evaluation(stored, stored[ENDED])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from nasattn.evaluate import Evaluation
 from nasattn.search.early_stop import EarlyStop, Training
+from nasattn.search.trials import CURVE_DIGITS
 from nasattn.train.loop import Epoch
 
 
@@ -13,7 +14,7 @@ class Judge:
     """Judges one training by an early stopping rule and the trainings before it.
 
     It holds these as they were when the network was proposed, so that what it says depends neither
-    on when others end nor on where it is asked.
+    on when others end nor on where it is asked. Curves are taken as they are stored.
     """
 
     rule: EarlyStop
@@ -30,4 +31,4 @@ class Judge:
 
     def _training(self, curve: Sequence[Epoch], values: Mapping[str, float]) -> Training:
         costs = {name: sign * values[name] for name, sign in self.costs.items()}
-        return Training(tuple(epoch.top1 for epoch in curve), costs)
+        return Training(tuple(round(epoch.top1, CURVE_DIGITS) for epoch in curve), costs)

@@ -24,6 +24,8 @@ ENDED = "ended"  # its evaluation is there, to be told when its turn comes
 # Those that say how a trial was run, and nothing of what it found.
 RUNNING = (PLACE, SINCE, EPOCH, ATTEMPTS, ENDED, "seconds")
 
+CURVE_DIGITS = 5  # to which a stored learning curve is rounded
+
 TRIAL_STATES: dict[State, TrialState] = {
     "complete": TrialState.COMPLETE,
     "infeasible": TrialState.PRUNED,
@@ -89,7 +91,7 @@ def _attributes(evaluation: Evaluation) -> dict[str, Any]:
         "values": evaluation.values,
         "reason": evaluation.reason,
         "seconds": round(evaluation.seconds, 3),
-        "curve": [[round(epoch.loss, 5), round(epoch.top1, 5)] for epoch in evaluation.curve],
+        "curve": [[round(x, CURVE_DIGITS) for x in (e.loss, e.top1)] for e in evaluation.curve],
         "latency": {name: asdict(latency) for name, latency in evaluation.latencies.items()},
         **({"stopped_after": len(evaluation.curve)} if evaluation.state == "stopped" else {}),
         **({"static": asdict(static)} if static and odd else {}),

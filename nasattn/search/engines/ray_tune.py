@@ -39,8 +39,9 @@ from nasattn.objectives import get_objective
 from nasattn.search.engines.engine import Job, Source, Work, here
 
 LATENCY = "latency"  # custom resource of the node that measures, where there is one
-HELD = 10.0  # seconds that a worker which is done waits at most for others to start
-POLL = 0.05  # seconds
+HELD = 15.0  # seconds that a worker which is done waits at most for others to start
+POLL, LONGEST_POLL = 0.05, 0.8  # seconds between two looks whether a worker is needed
+RECOUNT = 5.0  # seconds between two looks at the nodes
 PATIENCE = 5.0  # seconds, for a cluster to answer
 STORE = 200_000_000  # bytes of the object store, beside what travels
 FOLDER = "nasattn-ray-"  # of temporary files; then the process that made it
@@ -76,7 +77,7 @@ class RayEngine:
             tune.with_resources(trainable, {"cpu": self.cpus, "gpu": self.gpus}),
             tune_config=tune.TuneConfig(
                 search_alg=_Asker(bridge),
-                scheduler=_Warden(bridge, self.n_jobs, self.timeout),
+                scheduler=_Warden(bridge, self),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=lambda trial: trial.trial_id,
@@ -232,11 +233,11 @@ class _Asker(Searcher):  # type: ignore[misc]
 class _Warden(FIFOScheduler):  # type: ignore[misc]
     """Tune's scheduler: hears results, kills what hangs."""
 
-    def __init__(self, bridge: _Bridge, n_jobs: int, timeout: float | None) -> None:
+    def __init__(self, bridge: _Bridge, engine: RayEngine) -> None:
         super().__init__()
-        self.bridge, self.n_jobs, self.timeout = bridge, n_jobs, timeout
-        self.stands = False  # whether all workers run
-        self.held: dict[str, float] = {}
+        self.bridge, self.engine = bridge, engine
+        self.fits, self.counted = 0, -RECOUNT
+        self.held: dict[str, float] = {}  # since when, by Tune's trial id
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         bridge, job = self.bridge, self.bridge.jobs.get(trial.trial_id)
@@ -260,25 +261,36 @@ class _Warden(FIFOScheduler):  # type: ignore[misc]
         return decision
 
     def hold(self, tune_controller: Any, trial: Trial) -> bool:
-        """Whether a worker that is done waits for others to start.
+        """Whether a worker that is done stays: nobody needs it yet, or others still start.
 
-        Tune would hand it to a trial whose own worker is starting, and kill that one: with trials
-        that are shorter than a start they would never be all there.
+        Tune ends a worker that no trial waits for, and gives one that is done to a trial whose own
+        worker is starting, which it ends: with trials that are shorter than a start, their number
+        would only fall.
         """
+        if self.bridge.is_over:
+            return False
         live = tune_controller.get_live_trials()
-        running = sum(one.status == Trial.RUNNING for one in live)
-        waiting = any(one.status == Trial.PENDING for one in live)
-        self.stands = self.stands or running >= self.n_jobs
+        n_waiting = sum(one.status == Trial.PENDING for one in live)
+        n_running = sum(one.status == Trial.RUNNING for one in live)
+        if not n_waiting:
+            return True
         began = self.held.setdefault(trial.trial_id, time.monotonic())
-        return not self.stands and waiting and time.monotonic() - began < HELD
+        return n_running < self.capacity() and time.monotonic() - began < HELD
+
+    def capacity(self) -> int:
+        """How many workers can run now; asked for every few seconds: nodes come and go."""
+        now = time.monotonic()
+        if now > self.counted + RECOUNT:
+            self.counted, self.fits = now, _fits(self.engine.cpus, self.engine.gpus)
+        return min(self.engine.n_jobs, self.fits)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         self.bridge.reasons.setdefault(trial.trial_id, (_why(trial), ""))
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Called in every round of Tune's loop."""
-        if self.timeout:
-            overdue = time.monotonic() - self.timeout
+        if self.engine.timeout:
+            overdue = time.monotonic() - self.engine.timeout
             for trial in tune_controller.get_live_trials():
                 began = self.bridge.since.get(trial.trial_id)
                 if began is not None and began < overdue:
@@ -316,6 +328,7 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
     def begin(self, job: Job) -> None:
         self.job = job
         self.thread: threading.Thread | None = None
+        self.last, self.pause = "", POLL
         self.events: queue.Queue[tuple[str, Any]] = queue.Queue()
 
     def step(self) -> dict[str, Any]:
@@ -325,11 +338,14 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
             )
             self.thread.start()
             return {"event": ("started", here())}
-        try:
-            alive = self.thread.is_alive()
-            return {"event": self.events.get(timeout=None if alive else POLL)}
-        except queue.Empty:
-            return {"event": ("held", None)}
+        if self.last not in ("finished", "lost", "held"):
+            event = self.events.get()
+        else:
+            time.sleep(self.pause)
+            self.pause = min(2 * self.pause, LONGEST_POLL)
+            event = "held", None
+        self.last = event[0]
+        return {"event": event}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None: ...
     def load_checkpoint(self, checkpoint: Any) -> None: ...
