@@ -1,6 +1,7 @@
 """A database server as storage: its tables, its own locks, and what it says when it fails."""
 
 import hashlib
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -69,21 +70,29 @@ LOCKS = {
 def open_server(place: StorageUrl, *, create: bool) -> RDBStorage | None:
     """A server's storage, to be read; None where it holds none yet and none is to be made.
 
-    It keeps no connection between two uses. Raises StudyError for a database of somebody else's.
+    Its connections end with it. Raises StudyError for a database of somebody else's.
     """
     engine = create_engine(place.with_driver(), poolclass=NullPool)
     if not _has_tables(engine, place):
         if not create:
             return None
         _make_tables(engine, place)
-    return rdb_storage(place, poolclass=NullPool)
+    storage = rdb_storage(place, pool_pre_ping=True)
+    weakref.finalize(storage, storage.engine.dispose)
+    return storage
 
 
-def rdb_storage(place: StorageUrl, **engine_kwargs: Any) -> RDBStorage:
-    """Optuna's storage; it would fill in what stands in braces in a URL."""
+def rdb_storage(place: StorageUrl, *, checked: bool = False, **engine_kwargs: Any) -> RDBStorage:
+    """Optuna's storage, `checked` where its tables are known to be there and of this version."""
     url = place.url if place.file else place.with_driver()
+    # Optuna would fill in what stands in braces.
     text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-    return RDBStorage(text, engine_kwargs=engine_kwargs)
+    return RDBStorage(
+        text,
+        engine_kwargs=engine_kwargs,
+        skip_table_creation=checked,
+        skip_compatibility_check=checked,  # needs two connections at once
+    )
 
 
 def _has_tables(engine: Engine, place: StorageUrl) -> bool:

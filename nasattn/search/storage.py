@@ -21,7 +21,7 @@ from nasattn.search.history import GIVEN_UP
 from nasattn.search.journal import open_journal
 from nasattn.search.server import open_server, rdb_storage, reason
 from nasattn.search.urls import DRIVERS, FILES, StorageUrl, read_url
-from nasattn.search.writer import one_writer
+from nasattn.search.writer import lost, one_writer
 from nasattn.spec import differences
 
 TRIAL = "trial:"  # before STUDY/NUMBER: the network of a stored trial
@@ -142,7 +142,7 @@ def find_study(url: str, name: str, settings: Mapping[str, Any]) -> optuna.Study
     if storage is None or not _has_study(storage, name):
         return None
     study = optuna.load_study(study_name=name, storage=storage)
-    same = not differences(study.user_attrs.get("settings", {}), dict(settings))
+    same = not any(differences(study.user_attrs.get("settings", {}), dict(settings)))
     return study if same else None
 
 
@@ -210,10 +210,7 @@ def _one_line(place: StorageUrl) -> Iterator[None]:
     except StorageInternalError as e:
         if not isinstance(e.__cause__, _OUTSIDE):
             raise
-        raise StudyError(
-            f"storage {place.shown!r}: was lost ({reason(e.__cause__)}); what is finished is kept, "
-            "and the same command goes on"
-        ) from e
+        raise StudyError(lost(place, e.__cause__)) from e
 
 
 def _has_study(storage: BaseStorage, name: str) -> bool:

@@ -18,7 +18,12 @@ DRIVERS = {
 }
 SERVERS = {"postgresql": "postgresql", "mysql": "mysql", "mariadb": "mysql"}  # and of which kind
 SECRETS = ("password", "passwd", "sslpassword")  # as a URL's options
-TIMEOUT = "10"  # seconds to wait for a server that does not answer
+# What is asked of a server where the URL does not: seconds to wait for its answer; text as text
+# from a database without an encoding.
+OPTIONS = {
+    "postgresql": {"connect_timeout": "10", "client_encoding": "utf8"},
+    "mysql": {"connect_timeout": "10"},
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class StorageUrl:
     @property
     def shown(self) -> str:
         """The URL without passwords."""
-        hidden = {key: "***" for key in SECRETS if key in self.url.query}
+        hidden = {key: "..." for key in SECRETS if key in self.url.query}
         text = self.url.update_query_dict(hidden) if hidden else self.url
         return text.render_as_string(hide_password=True)
 
@@ -51,9 +56,7 @@ class StorageUrl:
         for driver, module in wanted.items():
             if find_spec(module):
                 url = self.url.set(drivername=f"{self.kind}+{driver}")
-                return url.difference_update_query(["connect_timeout"]).update_query_dict(
-                    {"connect_timeout": TIMEOUT, **self.url.query}
-                )
+                return url.set(query={**OPTIONS[self.kind], **url.query})
         raise StudyError(
             f"storage {self.shown!r}: there is no driver {' or '.join(wanted.values())}; "
             f"pip install 'nasattn[{self.kind}]'"
@@ -62,7 +65,7 @@ class StorageUrl:
 
 def read_url(text: str) -> StorageUrl:
     """Take a URL apart; StudyError where it is none, or none that can hold a study."""
-    shown = re.sub(r"(://[^/]*?:).*(@)", r"\1***\2", text)
+    shown = re.sub(r"(://[^/:]*:).*@", r"\1***@", text)
     try:
         url = make_url(text)
     except (SQLAlchemyError, ValueError) as e:
@@ -71,6 +74,8 @@ def read_url(text: str) -> StorageUrl:
         ) from e
     name = url.get_backend_name()
     if name in SERVERS:
+        if "@" in f"{url.host}{url.database}":  # the rest of a password, which nobody is to see
+            raise StudyError(f"storage {shown!r}: @, / and : in a password are %40, %2F and %3A")
         return StorageUrl(url, SERVERS[name])
     if name not in FILES:
         known = ", ".join((*FILES, *SERVERS))

@@ -29,6 +29,14 @@ IS_LAST_WRITER = """
 """
 
 
+def lost(place: StorageUrl, error: BaseException) -> str:
+    """What is to be said of a storage that fails in mid-run."""
+    return (
+        f"storage {place.shown!r}: was lost ({reason(error)}); what is finished is kept, and the "
+        "same command goes on"
+    )
+
+
 class Writer(Protocol):
     """Who has the right to write, and through what."""
 
@@ -100,7 +108,12 @@ class _ServerWriter:
         self.lost = ""  # why it cannot be had again
         self.closed = False
         self.storage = rdb_storage(
-            place, creator=self.connect, pool_size=1, max_overflow=0, pool_pre_ping=True
+            place,
+            checked=True,
+            creator=self.connect,
+            pool_size=1,
+            max_overflow=0,
+            pool_pre_ping=True,
         )
 
     def claim(self, study_id: int) -> None:
@@ -136,13 +149,13 @@ class _ServerWriter:
         return (_TakenError, dbapi.OperationalError, dbapi.InterfaceError)
 
     def _message(self, error: BaseException) -> str:
-        where = f"study {self.study!r} in {self.place.shown}"
         if not isinstance(error, _TakenError):
-            return f"storage {self.place.shown!r}: cannot be used ({reason(error)})"
-        if not self.held:
-            remedy = "wait for it or give this one a --name of its own"
-            return f"{where}: another process is writing to it; {remedy}"
-        return f"{where}: the connection was lost, and another process is writing to it now"
+            return lost(self.place, error)
+        before = "the connection was lost, and " if self.held else ""
+        return (
+            f"study {self.study!r} in {self.place.shown}: {before}another process is writing to "
+            "it; wait for it or give this one a --name of its own"
+        )
 
     def _connect(self) -> DBAPIConnection:
         dialect = self.engine.dialect
