@@ -141,7 +141,10 @@ class _ServerWriter:
                         raise StudyError(self._message(e)) from e
                 time.sleep(PAUSE)
         except BaseException as e:  # Ctrl-C, too: nobody waits twice
-            self.lost = str(e) or "interrupted"
+            self.lost = str(e) or (
+                f"storage {self.place.shown!r}: did not answer before the run was stopped; "
+                "the same command goes on"
+            )
             raise
 
     def _failures(self) -> tuple[type[BaseException], ...]:
