@@ -19,7 +19,6 @@ from nasattn.arch import Architecture
 from nasattn.errors import StudyError
 from nasattn.search.history import named_constraints
 from nasattn.search.journal import open_journal
-from nasattn.search.run import counts
 from nasattn.search.storage import (
     artifact_dir,
     check_storage,
@@ -28,6 +27,7 @@ from nasattn.search.storage import (
     open_study,
     read_trial,
 )
+from nasattn.search.trials import counts
 from nasattn.search.urls import DRIVERS, read_url
 from nasattn.testing import FakeEvaluator
 from tests.servers import KINDS as SERVERS
