@@ -26,6 +26,7 @@ from nasattn.search.storage import (
     open_storage,
     open_study,
     read_trial,
+    stored_settings,
 )
 from nasattn.search.trials import counts
 from nasattn.search.urls import DRIVERS, read_url
@@ -127,6 +128,7 @@ def test_a_trial_has_its_limits_attributes_and_artifacts(url: str) -> None:
     arch, settings = read_trial(url, "trial:s/0")
     assert arch.arch_id == arch_id
     assert settings["space"]["name"] == "few"
+    assert stored_settings(url, "s") == settings
     assert find_study(url, "s", settings)
     assert not find_study(url, "s", {**settings, "seed": 1})
     assert any(arch.to_json() in p.read_text() for p in artifact_dir(url).iterdir())
@@ -155,6 +157,7 @@ def test_other_settings_are_refused(url: str) -> None:
 def test_reading_what_is_not_there_makes_nothing(url: str, tmp_path: Path) -> None:
     check_storage(url, "s", resume=True)
     assert find_study(url, "s", {}) is None
+    assert stored_settings(url, "s") is None
     with pytest.raises(StudyError, match=r"there is no .*; `nasattn search` makes one"):
         open_storage(url)
     assert list(tmp_path.iterdir()) == []

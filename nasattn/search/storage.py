@@ -125,11 +125,8 @@ def check_study(
 
 def stored_settings(url: str, name: str) -> dict[str, Any] | None:
     """The settings of the stored study of that name; None where there is none."""
-    file = sqlite_file(url)
-    if file and not file.exists():
-        return None
-    storage = open_storage(url)
-    if not _has_study(storage, name):
+    storage = _find_storage(read_url(url))
+    if storage is None or not _has_study(storage, name):
         return None
     attributes = storage.get_study_user_attrs(storage.get_study_id_from_name(name))
     settings: dict[str, Any] | None = attributes.get("settings")
