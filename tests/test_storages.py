@@ -19,6 +19,7 @@ from nasattn.arch import Architecture
 from nasattn.errors import StudyError
 from nasattn.search.history import named_constraints
 from nasattn.search.journal import open_journal
+from nasattn.search.status import read_status
 from nasattn.search.storage import (
     artifact_dir,
     check_storage,
@@ -132,6 +133,12 @@ def test_a_trial_has_its_limits_attributes_and_artifacts(url: str) -> None:
     assert find_study(url, "s", settings)
     assert not find_study(url, "s", {**settings, "seed": 1})
     assert any(arch.to_json() in p.read_text() for p in artifact_dir(url).iterdir())
+
+
+@every_kind
+def test_status_reads_every_kind(url: str) -> None:
+    StoredSearch(url)(FakeEvaluator(), 3)
+    assert read_status(open_storage(url), "s").n_done == 3
 
 
 @every_kind

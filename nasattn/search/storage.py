@@ -47,6 +47,11 @@ def artifact_dir(url: str) -> Path:
     return read_url(url).artifacts
 
 
+def without_password(url: str) -> str:
+    """A storage's URL as it may be shown."""
+    return read_url(url).shown
+
+
 def open_storage(url: str, *, create: bool = False) -> BaseStorage:
     """An Optuna storage; raises StudyError where it cannot be used, or is not there."""
     place = read_url(url)
