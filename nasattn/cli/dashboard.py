@@ -1,13 +1,17 @@
 """`nasattn dashboard`: Optuna Dashboard on a storage, with its artifacts."""
 
 import ipaddress
+import logging
+import sys
 from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from optuna.artifacts import FileSystemArtifactStore
+from optuna.exceptions import StorageInternalError
 from rich.console import Console
 
 from nasattn.errors import StudyError
+from nasattn.search.server import reason
 from nasattn.search.storage import artifact_dir, open_storage
 
 
@@ -20,11 +24,26 @@ class _QuietHandler(WSGIRequestHandler):
         """A page asks every few seconds; nobody wants a line for each."""
 
 
+class _ServerAway(logging.Filter):
+    """One line when a database server goes away, and not a traceback for each request."""
+
+    said = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = sys.exc_info()[1]
+        if not isinstance(error, StorageInternalError):
+            return True
+        before, self.said = self.said, reason(error.__cause__ or error)
+        record.msg = f"nasattn: the storage does not answer ({self.said})"
+        return self.said != before
+
+
 def dashboard_command(storage: str, host: str, port: int) -> None:
     """Serve until Ctrl-C."""
     opened = open_storage(storage)
     from optuna_dashboard import wsgi
 
+    logging.getLogger("optuna_dashboard._bottle_util").addFilter(_ServerAway())
     app = wsgi(opened, artifact_store=FileSystemArtifactStore(artifact_dir(storage)))
     console = Console(highlight=False, soft_wrap=True, markup=False)
     try:

@@ -34,7 +34,14 @@ def name_of(text: str, metavar: str = "NAME") -> Any:
 
 
 DEFAULT_STORAGE = "sqlite:///nasattn.db"
-Storage = Annotated[str, name_of("Optuna storage that holds the studies.", "URL")]
+Storage = Annotated[
+    str,
+    name_of(
+        "Optuna storage that holds the studies: sqlite:///FILE, journal:///FILE, "
+        "postgresql://USER@HOST/DATABASE, mysql://USER@HOST/DATABASE.",
+        "URL",
+    ),
+]
 
 
 def load_plugins(targets: list[str] | None) -> None:

@@ -4,22 +4,24 @@ import json
 import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from nasattn.arch import Architecture, parse_architecture
 from nasattn.errors import StudyError, UnknownNameError
 from nasattn.objectives import Direction
 from nasattn.search.history import GIVEN_UP
+from nasattn.search.journal import open_journal
+from nasattn.search.server import open_server, rdb_storage, reason
+from nasattn.search.urls import DRIVERS, FILES, StorageUrl, read_url
+from nasattn.search.writer import lost, one_writer
 from nasattn.spec import differences
 
 TRIAL = "trial:"  # before STUDY/NUMBER: the network of a stored trial
@@ -36,51 +38,54 @@ _UNUSABLE = (
 )
 
 
-def sqlite_file(url: str) -> Path | None:
-    """The file of a sqlite URL; None for other databases; StudyError where it is no URL."""
-    try:
-        parsed = make_url(url)
-    except (SQLAlchemyError, ValueError) as e:
-        raise StudyError(
-            f"storage {url!r}: must be a database URL such as sqlite:///nasattn.db"
-        ) from e
-    is_file = parsed.get_backend_name() == "sqlite" and parsed.database
-    return Path(str(parsed.database)) if is_file else None
+# What ends a run that is no bug of ours: a server or a disk went away, or is full.
+_OUTSIDE = (OperationalError, InterfaceError, OSError)
 
 
 def artifact_dir(url: str) -> Path:
-    """The folder of a storage's artifacts: beside a sqlite file, else in the working folder."""
-    file = sqlite_file(url)
-    return file.with_name(f"{file.stem}-artifacts") if file else Path("nasattn-artifacts")
-
-
-def open_storage(url: str, *, create: bool = False) -> RDBStorage:
-    """An Optuna storage; raises StudyError where it cannot be used, or is not there."""
-    file = sqlite_file(url)
-    name = without_password(url)
-    try:
-        if file and not file.parent.is_dir():
-            raise StudyError(f"storage {name!r}: there is no folder {file.parent}")
-        if file and not file.exists() and not create:
-            raise StudyError(
-                f"storage {name!r}: there is no file {file}; `nasattn search` makes one"
-            )
-        if file and file.exists():
-            _check_tables(file, url)
-        return RDBStorage(url)
-    except StudyError:
-        raise
-    except _UNUSABLE as e:
-        text = str(getattr(e, "orig", None) or e).split("\n")[0]
-        raise StudyError(f"storage {name!r}: cannot be used ({text})") from e
+    """The folder of a storage's artifacts: beside its file, else in the working folder."""
+    return read_url(url).artifacts
 
 
 def without_password(url: str) -> str:
     """A storage's URL as it may be shown."""
-    return make_url(url).render_as_string(hide_password=True)
+    return read_url(url).shown
 
 
-def _check_tables(file: Path, url: str) -> None:
+def open_storage(url: str, *, create: bool = False) -> BaseStorage:
+    """An Optuna storage; raises StudyError where it cannot be used, or is not there."""
+    place = read_url(url)
+    storage = _find_storage(place, create=create)
+    if storage is None:
+        missing = f"there is no file {place.file}" if place.file else "there is no study in it"
+        raise StudyError(f"storage {place.shown!r}: {missing}; `nasattn search` makes one")
+    return storage
+
+
+def _find_storage(place: StorageUrl, *, create: bool = False) -> BaseStorage | None:
+    """A storage; None where there is none and none is to be made, and then nothing is written."""
+    file = place.file
+    try:
+        if place.kind not in FILES:
+            return open_server(place, create=create)
+        if file and not file.parent.is_dir():
+            raise StudyError(f"storage {place.shown!r}: there is no folder {file.parent}")
+        if file and not file.exists() and not create:
+            return None
+        if file and place.kind == "journal":
+            return open_journal(file)
+        if file and file.exists():
+            _check_tables(file, place.shown)
+        return rdb_storage(place)
+    except StudyError:
+        raise
+    except _UNUSABLE as e:
+        driver = isinstance(e, ImportError) and place.kind in DRIVERS
+        remedy = f"; pip install 'nasattn[{place.kind}]'" if driver else ""
+        raise StudyError(f"storage {place.shown!r}: cannot be used ({reason(e)}){remedy}") from e
+
+
+def _check_tables(file: Path, shown: str) -> None:
     """StudyError for a database of somebody else's, in which Optuna would make its tables."""
     try:
         tables = _tables(file, "ro")
@@ -90,7 +95,7 @@ def _check_tables(file: Path, url: str) -> None:
         # A process was killed in mid-commit: sqlite takes that back first, and has to write for it.
         tables = _tables(file, "rw")
     if tables and "studies" not in tables:
-        raise StudyError(f"storage {url!r}: {file} is a database, but not an Optuna storage")
+        raise StudyError(f"storage {shown!r}: {file} is a database, but not an Optuna storage")
 
 
 def _tables(file: Path, mode: Literal["ro", "rw"]) -> set[str]:
@@ -103,16 +108,13 @@ def _tables(file: Path, mode: Literal["ro", "rw"]) -> set[str]:
 def check_storage(url: str, name: str, *, resume: bool) -> None:
     """StudyError where the storage cannot be used, or, without `resume`, has the study already.
 
-    Writes nothing: a sqlite file that is not there stays absent.
+    Writes nothing: what is not there stays absent.
     """
-    file = sqlite_file(url)
-    with suppress(OSError):  # a name that no file can have: open_storage says so
-        if file and file.parent.is_dir() and not file.exists():
-            return
-    if _has_study(open_storage(url), name) and not resume:
+    place = read_url(url)
+    storage = _find_storage(place)
+    if storage and _has_study(storage, name) and not resume:
         raise StudyError(
-            f"study {name!r} is in {without_password(url)} already; "
-            "leave out --no-resume or give a --name"
+            f"study {name!r} is in {place.shown} already; leave out --no-resume or give a --name"
         )
 
 
@@ -120,18 +122,16 @@ def check_study(
     url: str, name: str, directions: Mapping[str, Direction], settings: Mapping[str, Any]
 ) -> None:
     """StudyError where `open_study` would refuse a stored study; writes nothing."""
-    file = sqlite_file(url)
-    if not file or file.exists():
-        _check_settings(open_storage(url), url, name, directions, settings)
+    place = read_url(url)
+    storage = _find_storage(place)
+    if storage:
+        _check_settings(storage, place, name, directions, settings)
 
 
 def stored_settings(url: str, name: str) -> dict[str, Any] | None:
     """The settings of the stored study of that name; None where there is none."""
-    file = sqlite_file(url)
-    if file and not file.exists():
-        return None
-    storage = open_storage(url)
-    if not _has_study(storage, name):
+    storage = _find_storage(read_url(url))
+    if storage is None or not _has_study(storage, name):
         return None
     attributes = storage.get_study_user_attrs(storage.get_study_id_from_name(name))
     settings: dict[str, Any] | None = attributes.get("settings")
@@ -140,14 +140,11 @@ def stored_settings(url: str, name: str) -> dict[str, Any] | None:
 
 def find_study(url: str, name: str, settings: Mapping[str, Any]) -> optuna.Study | None:
     """The stored study of that name, to be read; None where there is none with such settings."""
-    file = sqlite_file(url)
-    if file and not file.exists():
-        return None
-    storage = open_storage(url)
-    if not _has_study(storage, name):
+    storage = _find_storage(read_url(url))
+    if storage is None or not _has_study(storage, name):
         return None
     study = optuna.load_study(study_name=name, storage=storage)
-    same = not differences(study.user_attrs.get("settings", {}), dict(settings))
+    same = not any(differences(study.user_attrs.get("settings", {}), dict(settings)))
     return study if same else None
 
 
@@ -162,7 +159,7 @@ def read_trial(url: str, name: str) -> tuple[Architecture, dict[str, Any]]:
     storage = open_storage(url)
     studies = [found.study_name for found in storage.get_all_studies()]
     if study not in studies:
-        raise UnknownNameError("study", study, known=studies, where=without_password(url))
+        raise UnknownNameError("study", study, known=studies, where=read_url(url).shown)
     study_id = storage.get_study_id_from_name(study)
     trials = storage.get_all_trials(study_id, deepcopy=False)
     if int(number) >= len(trials):
@@ -184,16 +181,18 @@ def open_study(
     names the one that differs. Trials that were running when a process ended go back in the queue
     as they were asked, on entering (it was killed) and on leaving (it was interrupted).
     """
+    place = read_url(url)
     storage = open_storage(url, create=True)
-    _check_settings(storage, url, name, directions, settings)
-    with _one_writer(url):
-        _requeue(storage, name)
+    _check_settings(storage, place, name, directions, settings)
+    with _one_line(place), one_writer(place, name, storage) as writer:
         study = optuna.create_study(
-            storage=storage,
+            storage=writer.storage,
             study_name=name,
             directions=[*directions.values()],
             load_if_exists=True,
         )
+        writer.claim(study._study_id)
+        _requeue(writer.storage, study._study_id)
         if "settings" not in study.user_attrs:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
@@ -202,37 +201,27 @@ def open_study(
         try:
             yield study
         finally:
-            _requeue(storage, name)
+            _requeue(writer.storage, study._study_id)
 
 
 @contextmanager
-def _one_writer(url: str) -> Iterator[None]:
-    file = sqlite_file(url)
-    path = file.with_name(f"{file.name}.lock") if file else artifact_dir(url) / ".lock"
-    lock = FileLock(path, timeout=0)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise StudyError(
-            f"storage {without_password(url)!r}: another process is writing to it; "
-            "wait for it or give this one a --storage of its own"
-        ) from None
-    except OSError as e:
-        raise StudyError(f"{path}: cannot be locked ({e.strerror})") from e
+def _one_line(place: StorageUrl) -> Iterator[None]:
+    """Turn the loss of a storage in mid-run into StudyError."""
     try:
         yield
-    finally:
-        lock.release()
+    except StorageInternalError as e:
+        if not isinstance(e.__cause__, _OUTSIDE):
+            raise
+        raise StudyError(lost(place, e.__cause__)) from e
 
 
-def _has_study(storage: RDBStorage, name: str) -> bool:
+def _has_study(storage: BaseStorage, name: str) -> bool:
     return any(study.study_name == name for study in storage.get_all_studies())
 
 
 def _check_settings(
-    storage: RDBStorage,
-    url: str,
+    storage: BaseStorage,
+    place: StorageUrl,
     name: str,
     directions: Mapping[str, Direction],
     settings: Mapping[str, Any],
@@ -245,9 +234,7 @@ def _check_settings(
         same = len(storage.get_study_directions(study_id)) == len(directions)
         if same and not storage.get_n_trials(study_id):
             return  # a process was killed while it made the study
-        raise StudyError(
-            f"study {name!r} in {without_password(url)}: was not made by nasattn; give a --name"
-        )
+        raise StudyError(f"study {name!r} in {place.shown}: was not made by nasattn; give a --name")
     changed = [
         f"{path}: {short(a)} then, {short(b)} now"
         for path, a, b in differences(stored, dict(settings))
@@ -255,7 +242,7 @@ def _check_settings(
     if changed:
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise StudyError(
-            f"study {name!r} in {without_password(url)}: settings differ: {changed[0]}{more}; "
+            f"study {name!r} in {place.shown}: settings differ: {changed[0]}{more}; "
             "give the new one a --name of its own"
         )
 
@@ -268,16 +255,13 @@ def short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _requeue(storage: RDBStorage, name: str) -> None:
+def _requeue(storage: BaseStorage, study_id: int) -> None:
     """Settle trials that no process runs any more.
 
     One that was asked in full, or has its params from the queue, goes back there and keeps its
     number. One that was killed in the middle of its proposal is given up: the next one proposes
     the same again.
     """
-    if not _has_study(storage, name):
-        return
-    study_id = storage.get_study_id_from_name(name)
     for trial in storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,)):
         trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
         if {"arch_id", "baseline"} & trial.user_attrs.keys():
