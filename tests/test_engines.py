@@ -155,8 +155,9 @@ REASONS = {
 
 @pytest.fixture(autouse=True)
 def _no_process_is_left() -> Iterator[None]:
+    before = set(psutil.Process().children(recursive=True))
     yield
-    assert psutil.Process().children(recursive=True) == []
+    assert set(psutil.Process().children(recursive=True)) - before == set()
 
 
 @pytest.mark.parametrize("sampler", ["random", "cost_aware"])

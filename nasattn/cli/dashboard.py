@@ -8,6 +8,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import StorageInternalError
+from optuna.storages import get_storage
 from rich.console import Console
 
 from nasattn.errors import StudyError
@@ -44,7 +45,8 @@ def dashboard_command(storage: str, host: str, port: int) -> None:
     from optuna_dashboard import wsgi
 
     logging.getLogger("optuna_dashboard._bottle_util").addFilter(_ServerAway())
-    app = wsgi(opened, artifact_store=FileSystemArtifactStore(artifact_dir(storage)))
+    cached = get_storage(opened)  # finished trials are read once, not at every look
+    app = wsgi(cached, artifact_store=FileSystemArtifactStore(artifact_dir(storage)))
     console = Console(highlight=False, soft_wrap=True, markup=False)
     try:
         server = make_server(host, port, app, server_class=_Server, handler_class=_QuietHandler)

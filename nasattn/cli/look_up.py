@@ -3,8 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -26,6 +25,9 @@ from nasattn.search.table import read_table
 from nasattn.search.trials import is_new
 from nasattn.space import SearchSpace
 from nasattn.train.loop import Epoch
+
+if TYPE_CHECKING:
+    from nasattn.cli.search import Run
 
 FAILED_SHOWN = 3
 
@@ -68,14 +70,8 @@ class LookingUp:
     def on(self, engine: Engine, spec: StudySpec, storage: str) -> Self:
         return replace(self, spec=spec)
 
-    def search(
-        self,
-        study: optuna.Study,
-        space: SearchSpace,
-        console: Console,
-        artifacts: Path,
-        engine: Engine,
-    ) -> Ending:
+    def search(self, study: optuna.Study, space: SearchSpace, run: "Run") -> Ending:
+        console = run.console
         note_environment(console, study)
         with TableProgress(console, study, self.spec, space.baselines) as progress:
             return search_table(
@@ -84,9 +80,9 @@ class LookingUp:
                 space,
                 self.evaluator,
                 facts={"seed": self.spec.seed},
-                artifacts=artifacts,
+                artifacts=run.artifacts,
                 watcher=progress,
-                engine=engine,
+                engine=run.engine,
             )
 
     def fresh_seeds(self) -> list[int]:

@@ -1,7 +1,6 @@
 """`nasattn search`: from options to a front."""
 
-import shlex
-import sys
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,13 +10,13 @@ import optuna
 import torch
 from rich.console import Console
 
+from nasattn.cli.commands import storage_option, typed
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.engines import open_engine
 from nasattn.cli.folders import check_folder, make_folder
 from nasattn.cli.front import front_table, front_words
 from nasattn.cli.look_up import LookingUp, look_up
 from nasattn.cli.machine import check_here, machine_turns
-from nasattn.cli.options import DEFAULT_STORAGE
 from nasattn.cli.progress import SearchProgress
 from nasattn.cli.selection import select
 from nasattn.cli.study import prepare
@@ -39,6 +38,7 @@ from nasattn.search.storage import (
     check_study,
     open_study,
     stored_settings,
+    without_password,
 )
 from nasattn.search.trials import counts
 from nasattn.space import SearchSpace, load_space
@@ -90,6 +90,7 @@ def search_on(
     resume: bool,
 ) -> int:
     """Search with what has been checked; returns the exit status."""
+    run = Run(console, engine, artifact_dir(storage), typed(storage))
     control = replace(way, spec=control_of(way.spec)) if way.spec.control else None
     if control:  # whether it may be gone on with is found out before anything is trained
         check_storage(storage, control.spec.study_name, resume=resume)
@@ -98,14 +99,14 @@ def search_on(
         make_folder(folder)
         make_folder(artifact_dir(storage))
         console.print(plan(way), style="dim", markup=False)
-        status = run(opened, space, way, console, artifact_dir(storage), engine)
+        status = search_and_select(opened, space, way, run)
     try:
         if control and not status:
             with open_study(storage, *described(control, space)) as beside:
                 share_start(opened, beside)
                 name = control.spec.study_name
                 console.print(f"\nrandom search of the same budget: study {name}", style="dim")
-                status = run(beside, space, control, console, artifact_dir(storage), engine)
+                status = search_and_select(beside, space, control, run)
     finally:
         show_front(console, opened, way, folder, storage)
     return status
@@ -133,6 +134,16 @@ def quick_study(changes: Mapping[str, Any]) -> str | None:
     return name if name in shipped("studies") else None
 
 
+@dataclass(frozen=True)
+class Run:
+    """What a search is shown on and run by."""
+
+    console: Console
+    engine: Engine
+    artifacts: Path
+    command: str  # that goes on with it
+
+
 class Way(Protocol):
     """How networks come by their figures: by training, or from a table."""
 
@@ -157,14 +168,7 @@ class Way(Protocol):
     def on(self, engine: Engine, spec: StudySpec, storage: str) -> Self:
         """The same on an engine."""
 
-    def search(
-        self,
-        study: optuna.Study,
-        space: SearchSpace,
-        console: Console,
-        artifacts: Path,
-        engine: Engine,
-    ) -> Ending:
+    def search(self, study: optuna.Study, space: SearchSpace, run: Run) -> Ending:
         """Search with progress shown; returns what ended it."""
 
     def fresh_seeds(self) -> list[int]:
@@ -209,19 +213,14 @@ class Training:
     def on(self, engine: Engine, spec: StudySpec, storage: str) -> Self:
         names = [row.name for row in self.setting.needed() if row.cost == Cost.MEASURED]
         meters = engine.meters(self.setting, names) if names else {}
-        checkpoints = artifact_dir(storage) / "checkpoints" / spec.folder_name
+        # Two databases may have a study of one name, and artifacts in one folder.
+        place = hashlib.sha256(without_password(storage).encode()).hexdigest()[:6]
+        checkpoints = artifact_dir(storage) / "checkpoints" / f"{spec.folder_name}-{place}"
         setting = replace(self.setting, checkpoints=checkpoints, meters={**meters})
         return replace(self, spec=spec, setting=setting)
 
-    def search(
-        self,
-        study: optuna.Study,
-        space: SearchSpace,
-        console: Console,
-        artifacts: Path,
-        engine: Engine,
-    ) -> Ending:
-        spec, data = self.spec, self.setting.data
+    def search(self, study: optuna.Study, space: SearchSpace, run: Run) -> Ending:
+        spec, data, console = self.spec, self.setting.data, run.console
         setting = replace(self.setting, reference_ms=prepare(console, study, self.setting))
         facts = {
             "recipe_id": spec.recipe.recipe_id(data.content_hash, mirror=data.mirror),
@@ -230,7 +229,7 @@ class Training:
             "threads": spec.threads,
         }
         with SearchProgress(
-            console, study, spec, setting.objectives, space.baselines, engine.n_jobs
+            console, study, spec, setting.objectives, space.baselines, run.engine.n_jobs
         ) as progress:
             return run_search(
                 study,
@@ -238,10 +237,11 @@ class Training:
                 space,
                 TrainingEvaluator(setting),
                 facts=facts,
-                artifacts=artifacts,
+                artifacts=run.artifacts,
                 watcher=progress,
                 forecast=self.forecast,
-                engine=engine,
+                engine=run.engine,
+                command=run.command,
             )
 
     def fresh_seeds(self) -> list[int]:
@@ -296,15 +296,9 @@ def plan(way: Way) -> str:
     )
 
 
-def run(
-    study: optuna.Study,
-    space: SearchSpace,
-    way: Way,
-    console: Console,
-    artifacts: Path,
-    engine: Engine,
-) -> int:
-    """Search and select with progress shown; 130 when the user stopped it, else 0."""
+def search_and_select(study: optuna.Study, space: SearchSpace, way: Way, run: Run) -> int:
+    """Both with progress shown; 130 when the user stopped it, else 0."""
+    console = run.console
     done = sum(map(counts, study.get_trials(deepcopy=False)))
     try:
         if done >= way.spec.n_trials:
@@ -316,14 +310,13 @@ def run(
         else:
             if done:
                 console.print(f"going on after {done} trials")
-            ending = way.search(study, space, console, artifacts, engine)
+            ending = way.search(study, space, run)
             if ENDINGS[ending]:
                 console.print(ENDINGS[ending])
-        select(study, way.spec, way.again, way.fresh_seeds(), console, engine)
+        select(study, way.spec, way.again, way.fresh_seeds(), console, run.engine)
     except KeyboardInterrupt:
-        command = shlex.join(["nasattn", *sys.argv[1:]])
         console.print(
-            f"\nstopped, nothing is lost; to go on: {command}", markup=False, soft_wrap=True
+            f"\nstopped, nothing is lost; to go on: {run.command}", markup=False, soft_wrap=True
         )
         return 130
     return 0
@@ -341,5 +334,5 @@ def show_front(console: Console, study: optuna.Study, way: Way, folder: Path, st
     console.print(front_table(front))
     console.print(way.words(front), style="dim", markup=False)
     console.print(f"\nwritten: {', '.join(map(str, paths))}", markup=False, soft_wrap=True)
-    option = "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(storage)}"
-    console.print(f"look at it: nasattn dashboard{option}", markup=False, soft_wrap=True)
+    look = f"nasattn dashboard{storage_option(storage)}"
+    console.print(f"look at it: {look}", markup=False, soft_wrap=True)

@@ -1,7 +1,6 @@
 """`nasattn status`: what runs where, what came of it, and how long the rest takes."""
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -10,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from nasattn.cli.options import DEFAULT_STORAGE
+from nasattn.cli.commands import storage_option
 from nasattn.cli.tables import add_row, name_column, number_column, table
 from nasattn.cli.words import duration, plural, printable
 from nasattn.search.outcomes import BUDGET, Outcome
@@ -57,7 +56,7 @@ def status_command(study: str | None, storage: str, *, as_json: bool) -> None:
         print_status(console, found[0], now)
     else:
         console.print(overview(found, now))
-        option = "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(storage)}"
+        option = storage_option(storage)
         console.print(f"more of one: nasattn status STUDY{printable(option)}", soft_wrap=True)
 
 

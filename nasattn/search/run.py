@@ -43,13 +43,14 @@ def run_search(
     watcher: Watcher,
     forecast: Forecast | None = None,
     engine: Engine = INLINE,
+    command: str = "",
 ) -> Ending:
     """Search until `spec.n_trials` networks were trained or failed; the baselines come first.
 
     Earlier trials of the study count, and no network is evaluated twice. `facts` (recipe_id, seed,
     device) become attributes of every trial; a `forecast` screens candidates and tells the sampler
-    of them. `spec.pending` networks are open at once (default: as many as the engine runs).
-    Returns what ended the search.
+    of them. `spec.pending` networks are open at once (default: by the engine's jobs). The study
+    notes who runs it, and the `command` that goes on with it. Returns what ended the search.
     """
     pending = spec.pending or pending_for(engine.n_jobs)
     driver = Driver(
@@ -65,7 +66,7 @@ def run_search(
         alone=engine.name == InlineEngine.name,
     )
     driver.begin()
-    with noted(study, engine, pending, spec.n_trials) as note:
+    with noted(study, engine, pending, spec.n_trials, command) as note:
         try:
             engine.run(driver, Searching(evaluate))
         finally:
@@ -85,7 +86,7 @@ def pending_for(n_jobs: int) -> int:
 
 @contextmanager
 def noted(
-    study: optuna.Study, engine: Engine, pending: int, n_trials: int
+    study: optuna.Study, engine: Engine, pending: int, n_trials: int, command: str
 ) -> Iterator[dict[str, Any]]:
     """Keep in the study who runs it, and how that ended; `ending` may be put in the note."""
     note: dict[str, Any] = {
@@ -96,6 +97,7 @@ def noted(
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "started": _now(),
+        "command": command,
     }
     study.set_user_attr(RUN, note)
     ending = "error"

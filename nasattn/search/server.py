@@ -11,6 +11,7 @@ from sqlalchemy import Engine, create_engine, inspect
 from sqlalchemy.pool import NullPool
 
 from nasattn.errors import StudyError
+from nasattn.search.quick import QuickStorage
 from nasattn.search.urls import StorageUrl
 
 TABLES = "\0tables"  # in place of a study's name: the lock under which tables are made
@@ -87,7 +88,7 @@ def rdb_storage(place: StorageUrl, *, checked: bool = False, **engine_kwargs: An
     url = place.url if place.file else place.with_driver()
     # Optuna would fill in what stands in braces.
     text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-    return RDBStorage(
+    return QuickStorage(
         text,
         engine_kwargs=engine_kwargs,
         skip_table_creation=checked,
