@@ -5,7 +5,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import optuna
@@ -17,7 +19,7 @@ from nasattn.arch import Architecture
 from nasattn.errors import StudyError
 from nasattn.evaluate import Evaluation, OnEpoch, Stops
 from nasattn.search.driver import Evaluator
-from nasattn.search.engines.engine import Engine
+from nasattn.search.engines.engine import INLINE, Engine
 from nasattn.search.engines.local import LocalEngine
 from nasattn.search.run import run_search
 from nasattn.search.spec import StudySpec
@@ -173,9 +175,7 @@ def test_what_is_found_does_not_depend_on_the_number_of_workers(
 
 
 def test_one_pending_network_is_the_search_of_one_process(tmp_path: Path) -> None:
-    from nasattn.search.engines.engine import InlineEngine
-
-    whole = search(tmp_path / "a", FakeEvaluator(), InlineEngine(), 10, pending=1)
+    whole = search(tmp_path / "a", FakeEvaluator(), INLINE, 10, pending=1)
     assert sequence(search(tmp_path / "b", Slowly(), local(2), 10, pending=1)) == sequence(whole)
     assert all("unseen" not in trial.user_attrs for trial in whole)
 
@@ -272,14 +272,34 @@ def in_session(process: psutil.Process, session: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2, 4])
-def test_kill_9_of_the_driver_changes_nothing(tmp_path: Path, n_jobs: int) -> None:
-    whole = sequence(search(tmp_path / "whole", Slowly(), local(2), 14))
-    for i, after in enumerate((0.05, 0.12, 0.2)):
+def engine_of(n_jobs: int) -> Engine:
+    return INLINE if n_jobs == 1 else local(n_jobs)
+
+
+KILLS = [
+    pytest.param(1, 2),
+    pytest.param(4, 2),
+    pytest.param(1, 17, marks=pytest.mark.slow),
+    pytest.param(2, 17, marks=pytest.mark.slow),
+    pytest.param(4, 16, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("n_jobs", "n_kills"), KILLS)
+def test_kill_9_of_the_driver_changes_nothing(tmp_path: Path, n_jobs: int, n_kills: int) -> None:
+    start = time.monotonic()
+    whole = sequence(search(tmp_path / "whole", Slowly(), engine_of(n_jobs), 12))
+    took = time.monotonic() - start
+    rng = Random(n_jobs)
+    n_killed = 0
+    for i in range(n_kills):
         folder = tmp_path / str(i)
-        killed(folder, lambda to=folder: search(to, Slowly(), local(n_jobs), 14), after)  # type: ignore[misc]
-        trials = search(folder, Slowly(), local(n_jobs), 14)
+        run = partial(search, folder, Slowly(), engine_of(n_jobs), 12)
+        n_killed += killed(folder, run, took * rng.random()) == -signal.SIGKILL
+        trials = search(folder, Slowly(), engine_of(n_jobs), 12)
         assert sequence(trials) == whole
-        assert {t.state for t in trials} == {TrialState.COMPLETE}
+        done = [t for t in trials if "given_up" not in t.user_attrs]
+        assert {t.state for t in done} == {TrialState.COMPLETE}
         study = optuna.load_study(study_name="s", storage=f"sqlite:///{folder}/s.db")
         assert study.user_attrs["run"]["ending"] == "budget"
+    assert n_killed > n_kills // 2  # others had come to their end

@@ -36,6 +36,7 @@ from nasattn.search.trials import (
     counts,
     is_new,
     read_evaluation,
+    set_attributes,
     state_of,
     write_artifacts,
     write_facts,
@@ -172,8 +173,8 @@ class Driver:
     def started(self, job: Job, place: str) -> None:
         one = self.open[int(job.key)]
         one.place, one.since = place, datetime.now(UTC)
-        one.trial.set_user_attr(PLACE, place)
-        one.trial.set_user_attr(SINCE, one.since.isoformat(timespec="milliseconds"))
+        since = one.since.isoformat(timespec="milliseconds")
+        set_attributes(one.trial, {PLACE: place, SINCE: since})
         self.watcher.started(one.name, self.spent)
 
     def epoch(self, job: Job, epoch: Epoch) -> None:
@@ -260,8 +261,7 @@ class Driver:
     def admit(self, trial: Trial, arch: Architecture) -> None:
         """Open a trial, unless its network is known."""
         stored = trial.user_attrs
-        trial.set_user_attr("arch_id", arch.arch_id)
-        trial.set_user_attr("architecture", arch.to_json())
+        set_attributes(trial, {"arch_id": arch.arch_id, "architecture": arch.to_json()})
         if arch.arch_id in self.known:
             self.after(self.tell_again(trial, self.known[arch.arch_id]))
             return
@@ -361,8 +361,7 @@ class Driver:
         """A network proposed a second time gets what is known of it."""
         attributes = first.user_attrs
         again = {n: attributes[n] for n in ("values", "reason", "stopped_after") if n in attributes}
-        for name, value in (self.facts | again | {"duplicate_of": first.number}).items():
-            trial.set_user_attr(name, value)
+        set_attributes(trial, self.facts | again | {"duplicate_of": first.number})
         return self.end(trial, state_of(first), attributes["values"], named_constraints(first))
 
     def end(

@@ -1,6 +1,6 @@
 """QuickStorage: Optuna's storage in a database, with many trials read at once."""
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -10,6 +10,7 @@ from typing import Any
 from optuna.distributions import json_to_distribution
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, Row, or_, select
 
@@ -21,7 +22,7 @@ _distribution = cache(json_to_distribution)  # few are different, and nobody cha
 
 
 class QuickStorage(RDBStorage):
-    """Reads rows, where Optuna lets SQLAlchemy make an object of each row first.
+    """Reads rows, where Optuna lets SQLAlchemy make an object of each row first; writes at once.
 
     The trials are equal to Optuna's, but share their distributions. What that saves is in
     docs/results/stored_trials.md.
@@ -52,6 +53,14 @@ class QuickStorage(RDBStorage):
             for start in range(0, len(rows), TRIALS):
                 found += _read(connection, rows[start : start + TRIALS])
         return found
+
+    def set_trial_user_attrs(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
+        """Several attributes of a trial that is not told yet, in one transaction."""
+        with _create_scoped_session(self.scoped_session, True) as session:
+            for key, value in attributes.items():
+                self._set_trial_attr_without_commit(
+                    session, models.TrialUserAttributeModel, trial_id, key, value
+                )
 
 
 def _read(connection: Connection, rows: Sequence[Row[Any]]) -> list[FrozenTrial]:

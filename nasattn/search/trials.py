@@ -13,6 +13,7 @@ from nasattn.arch import Architecture, parse_architecture
 from nasattn.evaluate import Evaluation, State
 from nasattn.search.artifacts import attach, curve_csv
 from nasattn.search.history import GIVEN_UP
+from nasattn.search.quick import QuickStorage
 
 # Attributes of a trial.
 UNSEEN = "unseen"  # numbers of trials whose results were not waited for when it was proposed
@@ -64,7 +65,17 @@ def counts(trial: FrozenTrial) -> bool:
 
 def write_facts(trial: Trial, evaluation: Evaluation, facts: dict[str, Any]) -> None:
     """Write an Evaluation, and what is known beside it, into a trial's user attributes."""
-    for name, value in (facts | _attributes(evaluation)).items():
+    set_attributes(trial, facts | _attributes(evaluation))
+
+
+def set_attributes(trial: Trial, attributes: Mapping[str, Any]) -> None:
+    """Write user attributes, in one transaction where the storage is a database."""
+    storage = getattr(trial.storage, "_backend", trial.storage)
+    if isinstance(storage, QuickStorage):
+        storage.set_trial_user_attrs(trial._trial_id, attributes)
+        trial._cached_frozen_trial.user_attrs.update(attributes)
+        return
+    for name, value in attributes.items():
         trial.set_user_attr(name, value)
 
 
