@@ -40,6 +40,7 @@ SPACE = SearchSpace.model_validate(
     }
 )
 DIRECTIONS = {"top1": "maximize", "macs": "minimize"}
+STORAGES = ("memory", "journal", "sqlite")
 
 
 @dataclass(frozen=True)
@@ -138,17 +139,18 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--slots", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--skip-overhead", action="store_true")
+    parser.add_argument("--storage", action="append", choices=STORAGES)
+    parser.add_argument("--skip", choices=("overhead", "efficiency"))
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storages = ("memory", "journal", "sqlite")
-    if not options.skip_overhead:
+    storages = options.storage or STORAGES
+    if options.skip != "overhead":
         for storage in storages:
             overhead("in one process", INLINE, storage, options.trials)
             overhead("local, 2 processes", LocalEngine(2), storage, options.trials)
             with connect(n_jobs=2) as engine:
                 overhead("ray, 2 workers", engine, storage, options.trials)
-    for storage in storages:
+    for storage in storages if options.skip != "efficiency" else ():
         with connect(n_jobs=options.slots) as engine:
             efficiency(engine, storage, 20 * options.slots, options.seconds)
 

@@ -232,6 +232,42 @@ def test_a_worker_that_cannot_start_ends_the_search(tmp_path: Path) -> None:
     assert all("attempts" not in t.user_attrs for t in trials)
 
 
+def slow_start() -> None:
+    time.sleep(1)
+
+
+def test_the_time_of_a_trial_begins_when_its_worker_stands(tmp_path: Path) -> None:
+    trials = search(tmp_path, Slowly(), local(2, prepare=slow_start, timeout=0.5), 3)
+    assert all("attempts" not in trial.user_attrs for trial in trials)
+
+
+def test_a_driver_that_is_killed_beside_its_workers_counts_for_no_trial(tmp_path: Path) -> None:
+    slow = Slowly(most=30)
+    for _ in range(4):
+        killed(tmp_path, partial(search, tmp_path, slow, local(2), 2, max_retries=1), 1.5)
+    trials = search(tmp_path, Slowly(), local(2), 2, max_retries=1)
+    assert {t.state for t in trials} == {TrialState.COMPLETE}
+    assert len(trials[0].user_attrs["attempts"]) >= 2  # the first kill may come before it starts
+
+
+def test_a_trial_that_ends_its_own_process_fails_in_the_end(tmp_path: Path) -> None:
+    first = search(tmp_path / "a", FakeEvaluator(), INLINE, 1, pending=1)[0]
+
+    class Deadly(Slowly):
+        def __call__(self, arch: Architecture, on_epoch: OnEpoch, stops: Stops) -> Evaluation:
+            if arch.arch_id == first.user_attrs["arch_id"]:
+                die()
+            return FakeEvaluator()(arch, on_epoch, stops)
+
+    folder = tmp_path / "b"
+    run = partial(search, folder, Deadly(), INLINE, 3, pending=1, max_retries=1)
+    for _ in range(2):
+        assert killed(folder, run, 3) == -signal.SIGKILL
+    trials = run()
+    assert [t.state.name for t in trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert trials[0].user_attrs["reason"] == "the search was killed while it ran (2 attempts)"
+
+
 @pytest.mark.parametrize("n_jobs", [1, 3])
 def test_early_stopping_does_not_depend_on_the_number_of_workers(
     tmp_path: Path, n_jobs: int

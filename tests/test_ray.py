@@ -20,9 +20,13 @@ import pytest
 from optuna.trial import TrialState
 
 from nasattn.errors import StudyError
+from nasattn.evaluate import Evaluation
+from nasattn.search.engines.engine import Job
 from nasattn.search.fronts import minimised, ranks
+from nasattn.search.run import Searching
 from nasattn.search.spec import StudySpec
 from nasattn.search.trials import counts
+from nasattn.train.loop import Epoch
 from tests.test_engines import Faulty, Slowly, local, search, sequence
 from tests.test_search import VARIED
 
@@ -88,9 +92,8 @@ def study_of(folder: Path) -> optuna.Study:
     return optuna.load_study(study_name="s", storage=f"sqlite:///{folder}/s.db")
 
 
-WIDE = VARIED.model_copy(update={"baselines": ("lam", "lam_ladder")})
 N = 1000
-PENDING = {"pending": 8}
+PENDING = {"pending": 64}  # others go on while a worker is replaced
 PATIENCE = 3.0  # seconds
 
 
@@ -148,6 +151,32 @@ def pids(node: Any) -> set[int]:
     return {p.process.pid for many in node.all_processes.values() for p in many}
 
 
+@dataclass
+class Gone:
+    """A Source whose storage is away: it raises after so many jobs."""
+
+    jobs: list[Job]
+    is_over: bool = False
+
+    def next(self) -> Job | None:
+        if not self.jobs:
+            raise StudyError("the storage is away")
+        return self.jobs.pop()
+
+    def started(self, job: Job, place: str) -> None: ...
+    def epoch(self, job: Job, epoch: Epoch) -> None: ...
+    def finished(self, job: Job, evaluation: Evaluation) -> None: ...
+    def lost(self, job: Job, reason: str, trace: str = "") -> None: ...
+
+
+@pytest.mark.parametrize("n_jobs", [0, 2])
+def test_an_error_of_the_study_ends_the_run_as_it_is(engine: RayEngine, n_jobs: int) -> None:
+    arch = VARIED.decode(VARIED.sample(Random(0)))
+    source = Gone([Job(str(i), arch) for i in range(n_jobs)])
+    with pytest.raises(StudyError, match=r"^the storage is away$"):
+        engine.run(source, Searching(Slowly()))
+
+
 def test_a_trial_that_fits_nowhere_is_refused(cluster: Cluster) -> None:
     code = (
         "from nasattn.search.engines.ray_tune import connect\n"
@@ -172,6 +201,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from nasattn.search.engines.ray_tune import connect
+from nasattn.train.loop import Epoch
 from tests.test_engines import Slowly, search
 if __name__ == "__main__":
     with connect(n_jobs=2) as engine:

@@ -52,6 +52,8 @@ MAX_FREE_TRIALS = 200
 # MAX_FREE_TRIALS proposals in a row were known, broke a limit or could not be built.
 Ending = Literal["budget", "exhausted", "in vain"]
 
+KILLED = "the search was killed"
+
 
 class Evaluator(Protocol):
     """How networks come by their figures."""
@@ -278,10 +280,10 @@ class Driver:
         self.ready.append(trial.number)
         if stored.get(PLACE):
             one.place = stored[PLACE]
-            lost = self.note(one, "the search was killed")
-            if self.alone and lost > self.spec.max_retries:
+            self.note(one, KILLED)
+            if self.n_lost(one) > self.spec.max_retries:
                 self.ready.remove(trial.number)
-                reason = f"the search was killed while it ran ({lost} attempts)"
+                reason = f"{KILLED} while it ran ({len(one.attempts)} attempts)"
                 self.finished(self.job(trial.number), Evaluation("failed", reason=reason))
 
     def job(self, number: int) -> Job:
@@ -306,18 +308,22 @@ class Driver:
         foretold = {str(c): c.violation(values[c.objective.name]) for c in limits}
         return replace(evaluation, violations=evaluation.violations | foretold)
 
-    def note(self, one: Open, reason: str) -> int:
-        """Keep a lost attempt with its reason; returns how many there are."""
+    def note(self, one: Open, reason: str) -> None:
+        """Keep a lost attempt with its reason."""
         seconds = (datetime.now(UTC) - one.since).total_seconds() if one.since else 0.0
         lost = {"reason": reason, "place": one.place, "seconds": round(seconds, 3)}
         one.attempts.append(lost)
-        one.trial.set_user_attr(ATTEMPTS, one.attempts)
+        set_attributes(one.trial, {ATTEMPTS: one.attempts, PLACE: ""})
         one.place, one.since = "", None
-        return len(one.attempts)
+
+    def n_lost(self, one: Open) -> int:
+        """Attempts that a trial may have ended itself: a driver that is killed beside its workers
+        was not killed by them."""
+        return sum(self.alone or attempt["reason"] != KILLED for attempt in one.attempts)
 
     def redo(self, one: Open, reason: str) -> bool:
         """Queue a lost trial again, the lowest number first; False where it was tried enough."""
-        if len(one.attempts) >= self.spec.max_retries:
+        if self.n_lost(one) >= self.spec.max_retries:
             return False
         self.note(one, reason)
         self.ready = sorted([*self.ready, one.trial.number])

@@ -85,11 +85,13 @@ class _Worker:
         self.place = f"{here().rpartition(':')[0]}:{self.process.pid}"
         self.stands = False  # whether it came so far that it could take a job
         self.job: Job | None = None
+        self.timeout = float("inf")
         self.deadline = float("inf")
 
     def start(self, job: Job, timeout: float | None) -> None:
-        self.job = job
-        self.deadline = time.monotonic() + timeout if timeout else float("inf")
+        self.job, self.timeout = job, timeout or float("inf")
+        if self.stands:  # else the time runs from then on
+            self.deadline = time.monotonic() + self.timeout
         try:
             self.connection.send(job)
         except OSError:
@@ -116,6 +118,7 @@ class _Worker:
         assert self.job
         if what == "stands":
             self.stands = True
+            self.deadline = time.monotonic() + self.timeout
         elif what == "epoch":
             source.epoch(self.job, *content)
         elif what == "finished":

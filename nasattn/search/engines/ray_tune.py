@@ -91,7 +91,11 @@ class RayEngine:
             ),
         )
         with _environment({"TUNE_MAX_PENDING_TRIALS_PG": str(self.n_jobs)}):
-            tuner.fit()
+            try:
+                tuner.fit()
+            except Exception:
+                if bridge.failure is None:
+                    raise
         if bridge.failure:
             raise bridge.failure
 
@@ -175,7 +179,7 @@ class _Bridge:
         self.reasons: dict[str, tuple[str, str]] = {}  # why a trial is lost; and a trace
         self.done: dict[str, Any] = {}  # an Evaluation
         self.stood = False  # whether a worker ever took a job
-        self.failure: StudyError | None = None
+        self.failure: Exception | None = None  # that ends the run
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         """Tune keeps copies of searcher and scheduler, to restore them; we never do."""
@@ -184,6 +188,14 @@ class _Bridge:
     @property
     def is_over(self) -> bool:
         return self.failure is not None or self.source.is_over
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """What the source raises is kept, to be raised where Tune cannot wrap it."""
+        try:
+            yield
+        except Exception as e:
+            self.failure = self.failure or e
 
     def end(self, trial_id: str) -> None:
         """A trial is over: the source hears of it, once."""
@@ -211,20 +223,19 @@ class _Asker(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> Any:
         if self.bridge.is_over:
             return Searcher.FINISHED
-        job = self.bridge.source.next()
+        job = None
+        with self.bridge.kept():
+            job = self.bridge.source.next()
         if job is None:
-            if self.bridge.is_over:
-                return Searcher.FINISHED
-            if not self.bridge.jobs:
-                raise AssertionError("nothing runs, and there is no job")
-            return None
+            return Searcher.FINISHED if self.bridge.is_over else None
         self.bridge.jobs[trial_id] = job
         return {"parcel": _Parcel(job)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        self.bridge.end(trial_id)
+        with self.bridge.kept():
+            self.bridge.end(trial_id)
 
     def save(self, checkpoint_path: str) -> None: ...
     def restore(self, checkpoint_path: str) -> None: ...
@@ -242,6 +253,17 @@ class _Warden(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         bridge, job = self.bridge, self.bridge.jobs.get(trial.trial_id)
         what, content = result["event"]
+        with bridge.kept():
+            self.hear(trial, job, what, content)
+        if what in ("started", "epoch") or self.hold(tune_controller, trial):
+            decision: str = TrialScheduler.CONTINUE
+        else:
+            decision = TrialScheduler.STOP
+        return decision
+
+    def hear(self, trial: Trial, job: Job | None, what: str, content: Any) -> None:
+        """Tell the source what a worker says."""
+        bridge = self.bridge
         if job and what == "started":
             bridge.stood = True
             bridge.since[trial.trial_id] = time.monotonic()
@@ -254,11 +276,6 @@ class _Warden(FIFOScheduler):  # type: ignore[misc]
         elif job and what == "lost":
             bridge.reasons[trial.trial_id] = content
             bridge.end(trial.trial_id)
-        if what in ("started", "epoch") or self.hold(tune_controller, trial):
-            decision: str = TrialScheduler.CONTINUE
-        else:
-            decision = TrialScheduler.STOP
-        return decision
 
     def hold(self, tune_controller: Any, trial: Trial) -> bool:
         """Whether a worker that is done stays: nobody needs it yet, or others still start.
@@ -288,7 +305,9 @@ class _Warden(FIFOScheduler):  # type: ignore[misc]
         self.bridge.reasons.setdefault(trial.trial_id, (_why(trial), ""))
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """Called in every round of Tune's loop."""
+        """Called in every round of Tune's loop; ends it where the search cannot go on."""
+        if self.bridge.failure:
+            raise self.bridge.failure
         if self.engine.timeout:
             overdue = time.monotonic() - self.engine.timeout
             for trial in tune_controller.get_live_trials():
