@@ -1,5 +1,6 @@
 """evaluate: from an architecture to its Evaluation, the cheap figures first."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ from nasattn.cost import Latency, LatencyMeter, PieceCounter, StaticCost, count_
 from nasattn.cost.bench import N_PICTURES, Bench
 from nasattn.data import ImageData
 from nasattn.data.augment import Normalise, to_float
-from nasattn.errors import StudyError, TransientError
+from nasattn.errors import EvaluationError, StudyError, TransientError
 from nasattn.initial import build_alike
 from nasattn.objectives import OBJECTIVES, Constraint, Cost, Objective, get_objective
 from nasattn.train.checkpoint import Checkpoint
@@ -181,8 +182,10 @@ class Candidate:
         setting, arch_id = self.setting, self.arch.arch_id
         if setting.checkpoints is None:
             return None
-        with suppress(OSError):  # saving says why it cannot
+        with suppress(OSError):
             setting.checkpoints.mkdir(parents=True, exist_ok=True)
+        if not os.access(setting.checkpoints, os.W_OK):  # of another machine
+            return None
         data = setting.data
         recipe_id = setting.recipe.recipe_id(data.content_hash, mirror=data.mirror)
         run = {"arch_id": arch_id, "recipe_id": recipe_id, "seed": setting.seed}
@@ -192,7 +195,7 @@ class Candidate:
     @cached_property
     def curve(self) -> tuple[Epoch, ...]:
         setting = self.setting
-        for row in self.checkpoint.curve() if self.checkpoint else ():
+        for row in self.rows_before():
             self._keep_epoch(Epoch(*row))  # it may be judged that was not when the process died
         with torch.random.fork_rng():
             torch.manual_seed(setting.seed)  # dropout
@@ -207,6 +210,14 @@ class Candidate:
                 turns=setting.turns,
             )
         return tuple(self.epochs)
+
+    def rows_before(self) -> list[tuple[Any, ...]]:
+        """The epochs before the process died; none of a state that cannot be read any more."""
+        try:
+            return self.checkpoint.curve() if self.checkpoint else []
+        except EvaluationError:  # damaged, or of another version
+            self.forget()
+            return []
 
     def forget(self) -> None:
         """Remove the state of a training that needs it no more."""
@@ -254,8 +265,10 @@ def evaluate(
         state, reason = "stopped", str(e)
     except (RuntimeError, ValueError, MemoryError) as e:  # torch's, and our EvaluationError
         state, reason = "failed", one_line(e)
-        transient = is_out_of_memory(e) or isinstance(e, TransientError)
-    candidate.forget()
+        # A StudyError is that of a machine whose turns cannot be kept.
+        transient = is_out_of_memory(e) or isinstance(e, TransientError | StudyError)
+    if not transient:
+        candidate.forget()
     return Evaluation(
         state,
         values,

@@ -242,12 +242,13 @@ def test_the_time_of_a_trial_begins_when_its_worker_stands(tmp_path: Path) -> No
 
 
 def test_a_driver_that_is_killed_beside_its_workers_counts_for_no_trial(tmp_path: Path) -> None:
-    slow = Slowly(most=30)
-    for _ in range(4):
-        killed(tmp_path, partial(search, tmp_path, slow, local(2), 2, max_retries=1), 1.5)
+    for i in range(3):
+        marker = tmp_path / f"met{i}"
+        run = partial(search, tmp_path, Forever(marker), local(1), 1, max_retries=1)
+        killed(tmp_path, run, 30, marker)
     trials = search(tmp_path, Slowly(), local(2), 2, max_retries=1)
     assert {t.state for t in trials} == {TrialState.COMPLETE}
-    assert len(trials[0].user_attrs["attempts"]) >= 2  # the first kill may come before it starts
+    assert len(trials[0].user_attrs["attempts"]) >= 2  # the place may not have been noted yet
 
 
 def test_a_trial_that_ends_its_own_process_fails_in_the_end(tmp_path: Path) -> None:
@@ -280,8 +281,27 @@ def test_early_stopping_does_not_depend_on_the_number_of_workers(
     assert any("stopped_after" in trial.user_attrs for trial in one)
 
 
-def killed(folder: Path, work: Callable[[], object], after: float) -> int:
-    """Run a search in a process of its own that is killed after so many seconds; its status."""
+@dataclass(frozen=True)
+class Forever(Slowly):
+    """Never comes to an end; makes a file when it begins."""
+
+    marker: Path = Path()
+
+    def __init__(self, marker: Path) -> None:
+        object.__setattr__(self, "marker", marker)
+
+    def __call__(self, arch: Architecture, on_epoch: OnEpoch, stops: Stops) -> Evaluation:
+        time.sleep(0.2)
+        self.marker.touch()
+        time.sleep(600)
+        raise AssertionError
+
+
+def killed(
+    folder: Path, work: Callable[[], object], after: float, marker: Path | None = None
+) -> int:
+    """Run a search in a process of its own, killed after so many seconds, or when there is a
+    marker; its status."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -289,7 +309,9 @@ def killed(folder: Path, work: Callable[[], object], after: float) -> int:
             work()
         finally:
             os._exit(0)
-    time.sleep(after)
+    until = time.monotonic() + after
+    while time.monotonic() < until and not (marker and marker.exists()):
+        time.sleep(0.005)
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     until = time.monotonic() + 10

@@ -83,6 +83,7 @@ class LookingUp:
                 artifacts=run.artifacts,
                 watcher=progress,
                 engine=run.engine,
+                command=run.command,
             )
 
     def fresh_seeds(self) -> list[int]:

@@ -80,4 +80,4 @@ def check_here(spec: RuntimeSpec) -> None:
 def machine_turns(console: Console, cache_dir: Path) -> Turns:
     """This machine's turns between trainings and measurements; a wait is told."""
     words = "waiting for a training to end its epoch, to measure latency alone"
-    return Turns(cache_dir / "machine.lock", lambda: console.print(words, style="dim"))
+    return Turns((cache_dir / "machine.lock").absolute(), lambda: console.print(words, style="dim"))

@@ -1,6 +1,7 @@
 """`nasattn search`: from options to a front."""
 
 import hashlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,9 +108,21 @@ def search_on(
                 name = control.spec.study_name
                 console.print(f"\nrandom search of the same budget: study {name}", style="dim")
                 status = search_and_select(beside, space, control, run)
+        if not status:
+            shutil.rmtree(checkpoint_dir(way.spec, storage), ignore_errors=True)
     finally:
         show_front(console, opened, way, folder, storage)
     return status
+
+
+def checkpoint_dir(spec: StudySpec, storage: str) -> Path:
+    """Where a search's trainings keep their state; workers may have another working folder.
+
+    Two databases may have a study of one name, and artifacts in one folder.
+    """
+    place = hashlib.sha256(without_password(storage).encode()).hexdigest()[:6]
+    folder = artifact_dir(storage) / "checkpoints" / f"{spec.folder_name}-{place}"
+    return folder.absolute()
 
 
 def settle_pending(console: Console, spec: StudySpec, storage: str, engine: Engine) -> StudySpec:
@@ -213,10 +226,8 @@ class Training:
     def on(self, engine: Engine, spec: StudySpec, storage: str) -> Self:
         names = [row.name for row in self.setting.needed() if row.cost == Cost.MEASURED]
         meters = engine.meters(self.setting, names) if names else {}
-        # Two databases may have a study of one name, and artifacts in one folder.
-        place = hashlib.sha256(without_password(storage).encode()).hexdigest()[:6]
-        checkpoints = artifact_dir(storage) / "checkpoints" / f"{spec.folder_name}-{place}"
-        setting = replace(self.setting, checkpoints=checkpoints, meters={**meters})
+        folder = checkpoint_dir(spec, storage)
+        setting = replace(self.setting, checkpoints=folder, meters={**meters})
         return replace(self, spec=spec, setting=setting)
 
     def search(self, study: optuna.Study, space: SearchSpace, run: Run) -> Ending:
@@ -252,7 +263,10 @@ class Training:
         """Judged on val-select, of which the search has seen no picture."""
         data = replace(self.setting.data, val_search=self.setting.data.val_select)
         rows = (get_objective("top1"),)
-        return Again(replace(self.setting, data=data, objectives=rows, constraints=()))
+        assert self.setting.checkpoints
+        folder = self.setting.checkpoints / "selection"
+        again = replace(self.setting, data=data, objectives=rows, constraints=())
+        return Again(replace(again, checkpoints=folder))
 
 
 def train(spec: StudySpec, space: SearchSpace, console: Console, cache_dir: Path) -> Training:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nasattn.errors import StudyError
 from nasattn.train.loop import Epoch
 
 if TYPE_CHECKING:
@@ -14,18 +15,24 @@ if TYPE_CHECKING:
 
 
 def attach(trial: "Trial", files: Mapping[str, str], folder: Path) -> None:
-    """Keep texts as artifacts under their file names (once, however often a trial is redone)."""
+    """Keep texts as artifacts under their file names (once, however often a trial is redone).
+
+    Raises StudyError where the folder cannot be written.
+    """
     # Slow to import, and `nasattn train` writes curves without it.
     from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
 
     missing = files.keys() - {meta.filename for meta in get_all_artifact_meta(trial)}
-    folder.mkdir(parents=True, exist_ok=True)
-    store = FileSystemArtifactStore(folder)
-    with tempfile.TemporaryDirectory() as scratch:
-        for name in sorted(missing):
-            path = Path(scratch) / name
-            path.write_text(files[name], encoding="utf-8")
-            upload_artifact(artifact_store=store, file_path=str(path), study_or_trial=trial)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        store = FileSystemArtifactStore(folder)
+        with tempfile.TemporaryDirectory() as scratch:
+            for name in sorted(missing):
+                path = Path(scratch) / name
+                path.write_text(files[name], encoding="utf-8")
+                upload_artifact(artifact_store=store, file_path=str(path), study_or_trial=trial)
+    except OSError as e:
+        raise StudyError(f"{folder}: cannot be written ({e.strerror or e})") from e
 
 
 def curve_csv(curve: Iterable[Epoch]) -> str:

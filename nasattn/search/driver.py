@@ -197,13 +197,11 @@ class Driver:
         if evaluation.state == "stopped" and job.judge:
             evaluation = self.foretell(one.trial, job.judge, evaluation)
         write_artifacts(one.trial, one.arch, evaluation, self.artifacts)
-        write_facts(one.trial, evaluation, self.facts)
+        ended = {"state": evaluation.state, "violations": evaluation.violations}
+        write_facts(one.trial, evaluation, self.facts | {ENDED: ended})
         one.evaluation = evaluation
         if self.pending == 1:
             self.settle()
-        else:
-            ended = {"state": evaluation.state, "violations": evaluation.violations}
-            one.trial.set_user_attr(ENDED, ended)
 
     def lost(self, job: Job, reason: str, trace: str = "") -> None:
         one = self.open[int(job.key)]
@@ -264,10 +262,13 @@ class Driver:
         """Open a trial, unless its network is known."""
         stored = trial.user_attrs
         set_attributes(trial, {"arch_id": arch.arch_id, "architecture": arch.to_json()})
-        if arch.arch_id in self.known:
-            self.after(self.tell_again(trial, self.known[arch.arch_id]))
-            return
+        first = self.known.get(arch.arch_id)
         twins = [n for n, one in self.open.items() if one.arch.arch_id == arch.arch_id]
+        if first and self.open and first.number in stored.get(UNSEEN, ()):
+            twins = [first.number]  # it was not told yet when the search was killed
+        elif first:
+            self.after(self.tell_again(trial, first))
+            return
         if twins:
             self.open[trial.number] = Open(trial, arch, [], [], duplicate_of=twins[0])
             self.in_vain += 1
@@ -379,7 +380,9 @@ class Driver:
     ) -> FrozenTrial:
         """The tell comes last, so that a kill before it redoes the trial."""
         stored = self.study.get_trials(deepcopy=False)[trial.number].constraints
-        for name in violations.keys() - stored.keys():  # a trial that is redone may have some
+        for name in violations:
+            if name in stored:  # a trial that is redone may have some
+                continue
             trial.set_constraint(name, violations[name])
         if violations:  # Optuna Dashboard 0.21 knows of no other
             self.study._storage.set_trial_system_attr(

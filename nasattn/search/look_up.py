@@ -25,7 +25,7 @@ from nasattn.evaluate import (
 from nasattn.objectives import OBJECTIVES, Constraint, Cost, Objective, get_objective
 from nasattn.search.driver import Ending, Evaluator, Watcher
 from nasattn.search.engines.engine import INLINE, Engine, Job
-from nasattn.search.run import run_search
+from nasattn.search.run import RUN, run_search
 from nasattn.search.spec import StudySpec
 from nasattn.search.table import Table
 from nasattn.space import SearchSpace
@@ -125,6 +125,7 @@ def search_table(
     artifacts: Path,
     watcher: Watcher,
     engine: Engine = INLINE,
+    command: str = "",
 ) -> Ending:
     """As `run_search`, for evaluations that take no time: a trial is written when it is finished.
 
@@ -133,7 +134,7 @@ def search_table(
     """
     trials = study.get_trials(deepcopy=False)
     queued = not all(trial.state.is_finished() for trial in trials)  # by somebody else
-    if queued or engine is not INLINE:
+    if queued or engine is not INLINE or (spec.pending or 1) > 1:
         return run_search(
             study,
             spec,
@@ -143,15 +144,24 @@ def search_table(
             artifacts=artifacts,
             watcher=watcher,
             engine=engine,
+            command=command,
         )
     keeper = _Keeper(study, watcher, trials)
     try:
         return run_search(
-            keeper.copy, spec, space, evaluate, facts=facts, artifacts=artifacts, watcher=keeper
+            keeper.copy,
+            spec,
+            space,
+            evaluate,
+            facts=facts,
+            artifacts=artifacts,
+            watcher=keeper,
+            command=command,
         )
     finally:
         keeper.n_kept = len(study.get_trials(deepcopy=False))  # one may just have been written
         keeper.keep()  # that of a bug, or finished when the user stopped it
+        study.set_user_attr(RUN, keeper.copy.user_attrs[RUN])
 
 
 class _Keeper:

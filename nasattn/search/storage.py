@@ -264,7 +264,8 @@ def _requeue(storage: BaseStorage, study_id: int) -> None:
     """
     for trial in storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,)):
         trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
-        if {"arch_id", "baseline"} & trial.user_attrs.keys():
+        queued = "fixed_params" in trial.system_attrs
+        if queued or {"arch_id", "baseline"} & trial.user_attrs.keys():
             storage.set_trial_state_values(trial_id, TrialState.WAITING)
         else:
             storage.set_trial_user_attr(trial_id, GIVEN_UP, "killed while it was proposed")

@@ -50,9 +50,12 @@ class LocalEngine:
         """Run a source's jobs until it is over. Raises StudyError where no worker can start."""
         idle: list[_Worker] = []
         busy: list[_Worker] = []
+        stood = False  # whether a worker ever came so far that it could take a job
         try:
             while not source.is_over:
                 while len(busy) < self.n_jobs and (job := source.next()):
+                    while idle and not idle[-1].process.is_alive():
+                        idle.pop().close()
                     worker = idle.pop() if idle else _Worker(self.context, self.prepare, work)
                     busy.append(worker)
                     worker.start(job, self.timeout)
@@ -63,6 +66,11 @@ class LocalEngine:
                 wait([w.connection for w in busy], None if pause == float("inf") else max(pause, 0))
                 for worker in list(busy):
                     worker.listen(source)
+                    stood = stood or worker.stands
+                    if worker.death and not stood:
+                        raise StudyError(f"no worker can be started: {worker.death}")
+                    if worker.death and worker.job:
+                        worker.end(source.lost, worker.death)
                     if worker.job is None:
                         busy.remove(worker)
                         idle += [worker] if worker.process.is_alive() else []
@@ -84,6 +92,7 @@ class _Worker:
         theirs.close()
         self.place = f"{here().rpartition(':')[0]}:{self.process.pid}"
         self.stands = False  # whether it came so far that it could take a job
+        self.death = ""  # how it died, in words
         self.job: Job | None = None
         self.timeout = float("inf")
         self.deadline = float("inf")
@@ -99,20 +108,20 @@ class _Worker:
 
     def listen(self, source: Source) -> None:
         """Take what the worker says; one that hangs is killed."""
-        assert self.job
+        while self.job and (said := self.hear()):
+            self.take(source, *said)
+        if self.job and not self.death and time.monotonic() >= self.deadline:
+            self.kill()
+            self.end(source.lost, "it took longer than --trial-timeout")
+
+    def hear(self) -> tuple[Any, ...]:
+        """What the worker says next; () where it says nothing, or has died."""
         try:
-            while self.job and self.connection.poll():
-                self.take(source, *self.connection.recv())
-        except (EOFError, ConnectionResetError):
+            return self.connection.recv() if self.connection.poll() else ()
+        except (EOFError, OSError):
             self.process.join()
-            reason = _death(self.process.exitcode)
-            if not self.stands:
-                raise StudyError(f"no worker can be started: {reason}") from None
-            self.end(source.lost, reason)
-        else:
-            if self.job and time.monotonic() >= self.deadline:
-                self.kill()
-                self.end(source.lost, "it took longer than --trial-timeout")
+            self.death = _death(self.process.exitcode)
+            return ()
 
     def take(self, source: Source, what: str, *content: Any) -> None:
         assert self.job

@@ -25,7 +25,7 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -41,6 +41,7 @@ from nasattn.search.engines.engine import Job, Source, Work, here
 LATENCY = "latency"  # custom resource of the node that measures, where there is one
 HELD = 15.0  # seconds that a worker which is done waits at most for others to start
 POLL, LONGEST_POLL = 0.05, 0.8  # seconds between two looks whether a worker is needed
+NEWS = 2.0  # seconds of a trial after which it is told that it runs, if nothing else is yet
 RECOUNT = 5.0  # seconds between two looks at the nodes
 PATIENCE = 5.0  # seconds, for a cluster to answer
 STORE = 200_000_000  # bytes of the object store, beside what travels
@@ -249,26 +250,32 @@ class _Warden(FIFOScheduler):  # type: ignore[misc]
         self.bridge, self.engine = bridge, engine
         self.fits, self.counted = 0, -RECOUNT
         self.held: dict[str, float] = {}  # since when, by Tune's trial id
+        self.places: dict[str, str] = {}  # of the trials that run
+        self.stand: set[str] = set()  # places of workers that were heard of
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         bridge, job = self.bridge, self.bridge.jobs.get(trial.trial_id)
         what, content = result["event"]
+        self.places[trial.trial_id] = result["place"]
+        self.stand.add(result["place"])
         with bridge.kept():
+            if job and trial.trial_id not in bridge.since:
+                bridge.stood = True
+                bridge.since[trial.trial_id] = time.monotonic()
+                bridge.source.started(job, result["place"])
             self.hear(trial, job, what, content)
         if what in ("started", "epoch") or self.hold(tune_controller, trial):
             decision: str = TrialScheduler.CONTINUE
         else:
             decision = TrialScheduler.STOP
+            del self.places[trial.trial_id]
+            self.held.pop(trial.trial_id, None)
         return decision
 
     def hear(self, trial: Trial, job: Job | None, what: str, content: Any) -> None:
         """Tell the source what a worker says."""
         bridge = self.bridge
-        if job and what == "started":
-            bridge.stood = True
-            bridge.since[trial.trial_id] = time.monotonic()
-            bridge.source.started(job, content)
-        elif job and what == "epoch":
+        if job and what == "epoch":
             bridge.source.epoch(job, content)
         elif job and what == "finished":
             bridge.done[trial.trial_id] = content
@@ -287,12 +294,10 @@ class _Warden(FIFOScheduler):  # type: ignore[misc]
         if self.bridge.is_over:
             return False
         live = tune_controller.get_live_trials()
-        n_waiting = sum(one.status == Trial.PENDING for one in live)
-        n_running = sum(one.status == Trial.RUNNING for one in live)
-        if not n_waiting:
+        if all(one.status != Trial.PENDING for one in live):
             return True
         began = self.held.setdefault(trial.trial_id, time.monotonic())
-        return n_running < self.capacity() and time.monotonic() - began < HELD
+        return len(self.stand) < self.capacity() and time.monotonic() - began < HELD
 
     def capacity(self) -> int:
         """How many workers can run now; asked for every few seconds: nodes come and go."""
@@ -303,6 +308,7 @@ class _Warden(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         self.bridge.reasons.setdefault(trial.trial_id, (_why(trial), ""))
+        self.stand.discard(self.places.pop(trial.trial_id, ""))
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Called in every round of Tune's loop; ends it where the search cannot go on."""
@@ -313,7 +319,7 @@ class _Warden(FIFOScheduler):  # type: ignore[misc]
             for trial in tune_controller.get_live_trials():
                 began = self.bridge.since.get(trial.trial_id)
                 if began is not None and began < overdue:
-                    del self.bridge.since[trial.trial_id]
+                    self.bridge.since[trial.trial_id] = math.inf
                     self.bridge.reasons[trial.trial_id] = "it took longer than --trial-timeout", ""
                     ray.kill(trial.temporary_state.ray_actor)
         return super().choose_trial_to_run(tune_controller)
@@ -351,20 +357,22 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         self.events: queue.Queue[tuple[str, Any]] = queue.Queue()
 
     def step(self) -> dict[str, Any]:
-        if self.thread is None:
+        if self.last in ("finished", "lost", "held"):
+            time.sleep(self.pause)
+            self.pause = min(2 * self.pause, LONGEST_POLL)
+            self.last, content = "held", None
+        elif self.thread is None:
             self.thread = threading.Thread(
                 target=_evaluate, args=(self.work, self.job, self.events), daemon=True
             )
             self.thread.start()
-            return {"event": ("started", here())}
-        if self.last not in ("finished", "lost", "held"):
-            event = self.events.get()
+            try:
+                self.last, content = self.events.get(timeout=NEWS)
+            except queue.Empty:
+                self.last, content = "started", None
         else:
-            time.sleep(self.pause)
-            self.pause = min(2 * self.pause, LONGEST_POLL)
-            event = "held", None
-        self.last = event[0]
-        return {"event": event}
+            self.last, content = self.events.get()
+        return {"event": (self.last, content), "place": here()}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None: ...
     def load_checkpoint(self, checkpoint: Any) -> None: ...
@@ -413,6 +421,8 @@ class RemoteMeter:
             found: Latency = ray.get(self.gauge.measure.remote(self.objective, model))
         except RayActorError as e:
             raise TransientError("what measures latency was lost") from e
+        except RayTaskError as e:
+            raise e.cause from None
         return found
 
 
