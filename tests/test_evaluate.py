@@ -1,4 +1,7 @@
+import pickle
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -9,7 +12,9 @@ from nasattn.errors import StudyError
 from nasattn.evaluate import Candidate, Setting, check_device, evaluate
 from nasattn.objectives import get_objective, parse_constraint
 from nasattn.testing import tiny_data
+from nasattn.train.loop import Epoch
 from nasattn.train.recipe import Recipe
+from nasattn.turns import Turns
 
 TINY = parse_architecture({"stem": {"width": 8}, "stages": [{"depth": 1, "width": 8}]})
 RECIPE = Recipe(epochs=2, batch_size=8, lr=0.01)
@@ -146,3 +151,66 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 def test_an_evaluation_runs_on_cuda() -> None:
     found = evaluate(TINY, setting("top1", "macs", "latency_ms", device="cuda"))
     assert found.state == "complete"
+
+
+class Killed(BaseException):
+    """A process that dies."""
+
+
+def dies_after(n: int) -> Any:
+    def on_epoch(epoch: Epoch) -> None:
+        if epoch.number == n:
+            raise Killed
+
+    return on_epoch
+
+
+def test_a_training_whose_process_died_goes_on_after_its_last_epoch(tmp_path: Path) -> None:
+    whole = evaluate(TINY, setting(seed=3))
+    kept = setting(seed=3, checkpoints=tmp_path / "kept")
+    with pytest.raises(Killed):
+        evaluate(TINY, kept, dies_after(1))
+    (file,) = (tmp_path / "kept").iterdir()
+    heard: list[float] = []
+    found = evaluate(TINY, kept, lambda epoch: heard.append(epoch.loss))
+    assert found.values == whole.values
+    assert heard == [e.loss for e in whole.curve] == [e.loss for e in found.curve]
+    assert not file.exists()  # it is needed no more
+
+
+def test_a_training_is_judged_where_its_process_died(tmp_path: Path) -> None:
+    kept = setting(checkpoints=tmp_path)
+    with pytest.raises(Killed):
+        evaluate(TINY, kept, dies_after(1))
+    found = evaluate(TINY, kept, stops=lambda curve, values: len(curve) == 1)
+    assert (found.state, len(found.curve)) == ("stopped", 1)
+
+
+def test_a_state_that_cannot_be_read_is_begun_again(tmp_path: Path) -> None:
+    kept = setting(seed=3, checkpoints=tmp_path)
+    with pytest.raises(Killed):
+        evaluate(TINY, kept, dies_after(1))
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    assert evaluate(TINY, kept).values == evaluate(TINY, setting(seed=3)).values
+
+
+def test_a_full_disk_may_pass_and_a_loss_that_is_no_number_stays(tmp_path: Path) -> None:
+    with patch("nasattn.train.checkpoint.write_bytes", side_effect=OSError(28, "No space left")):
+        found = evaluate(TINY, setting(checkpoints=tmp_path))
+    assert (found.state, found.transient) == ("failed", True)
+    assert found.reason.endswith("cannot be written (No space left)")
+    diverged = evaluate(TINY, setting(recipe=Recipe(epochs=2, batch_size=8, lr=1e30)))
+    assert (diverged.state, diverged.transient) == ("failed", False)
+
+
+def test_a_setting_travels_without_what_was_started() -> None:
+    there = setting("top1", "latency_ms", turns=Turns(Path("lock"), on_wait=print))
+    there.meters["latency_ms"] = object()  # type: ignore[assignment]
+    assert there.counter
+    back = pickle.loads(pickle.dumps(there))
+    assert back.meters == {}
+    assert back.turns == Turns(Path("lock"))
+    assert "counter" not in vars(back)
+    assert back.objectives == there.objectives
+    assert there.meters  # which stays as it was

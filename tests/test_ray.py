@@ -20,7 +20,7 @@ import pytest
 from optuna.trial import TrialState
 
 from nasattn.errors import StudyError
-from nasattn.evaluate import Evaluation
+from nasattn.evaluate import Evaluation, TrainingEvaluator
 from nasattn.search.engines.engine import Job
 from nasattn.search.fronts import minimised, ranks
 from nasattn.search.run import Searching
@@ -28,9 +28,11 @@ from nasattn.search.spec import StudySpec
 from nasattn.search.trials import counts
 from nasattn.train.loop import Epoch
 from tests.test_engines import Faulty, Slowly, local, search, sequence
+from tests.test_evaluate import TINY, setting
 from tests.test_search import VARIED
 
 pytest.importorskip("ray", reason="needs ray: pip install 'nasattn[ray]'")
+import ray
 from ray.cluster_utils import Cluster
 
 from nasattn.search.engines.ray_tune import FOLDER, RayEngine, _clean, connect
@@ -55,6 +57,7 @@ def cluster() -> Iterator[Cluster]:
     args = {"num_cpus": 2, "object_store_memory": 150_000_000, "include_dashboard": False}
     started = Cluster(initialize_head=True, head_node_args=args)
     started.add_node(num_cpus=2, object_store_memory=150_000_000)
+    started.add_node(num_cpus=0, resources={"latency": 1}, object_store_memory=80_000_000)
     yield started
     started.shutdown()
     until = time.monotonic() + 15
@@ -175,6 +178,32 @@ def test_an_error_of_the_study_ends_the_run_as_it_is(engine: RayEngine, n_jobs: 
     source = Gone([Job(str(i), arch) for i in range(n_jobs)])
     with pytest.raises(StudyError, match=r"^the storage is away$"):
         engine.run(source, Searching(Slowly()))
+
+
+@dataclass
+class One(Gone):
+    """A Source of one job, which keeps what becomes of it."""
+
+    found: Evaluation | None = None
+
+    def next(self) -> Job | None:
+        return self.jobs.pop() if self.jobs else None
+
+    def finished(self, job: Job, evaluation: Evaluation) -> None:
+        self.found, self.is_over = evaluation, True
+
+
+def test_latency_is_measured_on_the_node_that_is_there_for_it(engine: RayEngine) -> None:
+    own = setting("top1", "latency_ms")
+    own = replace(own, meters={**engine.meters(own, ["latency_ms"])})
+    source = One([Job("0", TINY)])
+    engine.run(source, Searching(TrainingEvaluator(own)))
+    assert source.found
+    assert source.found.state == "complete", source.found.reason
+    assert source.found.latencies["latency_ms"].n > 0
+    assert source.found.values["latency_ms"] > 0
+    assert ray.cluster_resources()["latency"] == 1
+    assert "latency" not in ray.available_resources()  # the gauge has it
 
 
 def test_a_trial_that_fits_nowhere_is_refused(cluster: Cluster) -> None:

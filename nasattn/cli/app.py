@@ -82,7 +82,7 @@ def search(
     engine: Annotated[str | None, name_of("local or ray. [local]")] = None,
     n_jobs: Annotated[int | None, number("Networks at once. [1; ray: as many as fit]")] = None,
     pending: Annotated[
-        int | None, number("Proposed before the first is known. [1, or 2 a job]")
+        int | None, number("Networks proposed and not told yet. [1, or 2 a job]")
     ] = None,
     trial_timeout: Annotated[
         str | None, name_of("An attempt that takes longer is ended.", "SECONDS")
