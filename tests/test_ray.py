@@ -37,7 +37,7 @@ from ray.cluster_utils import Cluster
 
 from nasattn.search.engines.ray_tune import FOLDER, RayEngine, _clean, connect
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
 
 def of_ray() -> list[psutil.Process]:
@@ -58,12 +58,13 @@ def cluster() -> Iterator[Cluster]:
     started = Cluster(initialize_head=True, head_node_args=args)
     started.add_node(num_cpus=2, object_store_memory=150_000_000)
     started.add_node(num_cpus=0, resources={"latency": 1}, object_store_memory=80_000_000)
+    own = {process.pid for process in of_ray()}
     yield started
     started.shutdown()
     until = time.monotonic() + 15
-    while of_ray() and time.monotonic() < until:
+    while own & {process.pid for process in of_ray()} and time.monotonic() < until:
         time.sleep(0.1)
-    assert of_ray() == []
+    assert not own & {process.pid for process in of_ray()}
     assert not list(Path(tempfile.gettempdir()).glob(f"{FOLDER}{os.getpid()}-*"))
 
 

@@ -17,6 +17,8 @@ from nasattn.testing import FakeEvaluator
 from tests.test_engines import Slowly, local, search
 from tests.test_search import DIRECTIONS, LADDER, VARIED
 
+SLOW = pytest.mark.slow
+
 
 def study_in(folder: Path) -> optuna.Study:
     return optuna.load_study(study_name="s", storage=f"sqlite:///{folder}/s.db")
@@ -28,8 +30,14 @@ def replayed(folder: Path) -> Replay:
     return replay(study, spec, space, FakeEvaluator())
 
 
-@pytest.mark.parametrize("pending", [1, 4])
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    ("sampler", "pending"),
+    [
+        (name, n) if (name, n) == ("cost_aware", 4) else pytest.param(name, n, marks=SLOW)
+        for name in SAMPLERS
+        for n in (1, 4)
+    ],
+)
 def test_replay_of_a_search_is_exact(tmp_path: Path, sampler: str, pending: int) -> None:
     trials = search(tmp_path, Slowly(), local(2), 12, sampler=sampler, pending=pending)
     found = replayed(tmp_path)
@@ -41,6 +49,7 @@ def test_replay_of_a_search_is_exact(tmp_path: Path, sampler: str, pending: int)
     assert all(len(digest) == 64 for digest in vars(found.stored).values())
 
 
+@SLOW
 def test_replay_of_early_stopping_in_pieces_is_exact(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"early_stop": "rank", "recipe": {"name": "quick", "epochs": 12}}
     for n in (7, 30, 40):
@@ -57,6 +66,7 @@ def test_replay_leaves_out_what_has_not_ended(tmp_path: Path) -> None:
     assert (found.n_trials, found.n_left_out) == (8, 1)
 
 
+@SLOW
 def test_replay_of_queued_networks_is_exact(tmp_path: Path) -> None:
     first = search(tmp_path, FakeEvaluator(), INLINE, 5, sampler="cost_aware")
     study_in(tmp_path).enqueue_trial(LADDER.encode(LADDER.decode(first[3].params)))
@@ -106,6 +116,7 @@ def test_a_study_that_is_no_search_is_refused(tmp_path: Path) -> None:
         replayed(tmp_path)
 
 
+@SLOW
 def test_replay_of_a_control_takes_its_baselines_as_they_are(tmp_path: Path) -> None:
     search(tmp_path, FakeEvaluator(), INLINE, 6, pending=1)
     study = study_in(tmp_path)
@@ -130,6 +141,7 @@ def test_replay_of_a_control_takes_its_baselines_as_they_are(tmp_path: Path) -> 
         assert replay(control, *read_config(control), FakeEvaluator()).is_exact
 
 
+@SLOW
 def test_failed_networks_are_replayed_as_failed(tmp_path: Path) -> None:
     bad = search(tmp_path / "a", FakeEvaluator(), INLINE, 4)[2].user_attrs["arch_id"]
     search(tmp_path / "b", FakeEvaluator(fail={bad}), INLINE, 8, sampler="tpe", pending=1)

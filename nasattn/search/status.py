@@ -271,7 +271,7 @@ def _pace(ends: Sequence[datetime], since: datetime | None, until: datetime | No
     """The pace of what ended between two times; without the second, up to the last of them."""
     if since is None or not ends:
         return None
-    until = until or ends[-1]
+    until = max(until or ends[-1], ends[-1])  # a run's end is noted in whole seconds
     if until <= since:
         return None
 
