@@ -67,7 +67,11 @@ ONLY = {
         "cost.self_check",
     ],
     "moocore": ["search.fronts"],
-    "ray": ["search.engines.ray_tune"],
+    "ray": [
+        "search.engines.ray_cluster",
+        "search.engines.ray_gauge",
+        "search.engines.ray_tune",
+    ],
     "statsmodels": ["ablation"],
     "sklearn": ["data.named"],
     "typer": ["cli"],

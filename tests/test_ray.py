@@ -35,7 +35,8 @@ pytest.importorskip("ray", reason="needs ray: pip install 'nasattn[ray]'")
 import ray
 from ray.cluster_utils import Cluster
 
-from nasattn.search.engines.ray_tune import FOLDER, RayEngine, _clean, connect
+from nasattn.search.engines.ray_cluster import FOLDER, clean
+from nasattn.search.engines.ray_tune import RayEngine, connect
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
@@ -258,7 +259,7 @@ def test_kill_9_of_the_driver_leaves_no_process_and_loses_nothing(tmp_path: Path
     trials = search(tmp_path / "a", Slowly(), local(2), 14)
     assert sequence(trials) == sequence(search(tmp_path / "b", Slowly(), local(2), 14))
     # The next start removes what the killed one could not.
-    _clean()
+    clean()
     assert not list(Path(tempfile.gettempdir()).glob(f"{FOLDER}{driver.pid}-*"))
 
 

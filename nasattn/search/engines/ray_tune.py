@@ -4,16 +4,12 @@ A Tune trial is one attempt at one of our jobs. What is proposed, told, redone o
 source's business, so Tune's own retries and stopping are off; Tune places trials and runs them. An
 early stop is decided in the worker, by the judge that travels with the job: it then is an end like
 any other, and needs no decision of Tune's scheduler, which so has two things to do: kill what
-hangs, and keep workers that are idle while others still start.
+hangs, and keep workers that are idle for the trials to come.
 """
 
-import logging
 import math
 import os
 import queue
-import shutil
-import socket
-import tempfile
 import threading
 import time
 import traceback
@@ -25,36 +21,21 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import OutOfMemoryError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from torch import nn
 
-from nasattn.cost import Latency
-from nasattn.errors import StudyError, TransientError
+from nasattn.errors import StudyError
 from nasattn.evaluate import Meter, Setting
-from nasattn.objectives import get_objective
 from nasattn.search.engines.engine import Job, Source, Work, here
+from nasattn.search.engines.ray_cluster import cluster, count_fits, environment, largest
+from nasattn.search.engines.ray_gauge import remote_meters
 
-LATENCY = "latency"  # custom resource of the node that measures, where there is one
 HELD = 15.0  # seconds that a worker which is done waits at most for others to start
 POLL, LONGEST_POLL = 0.05, 0.8  # seconds between two looks whether a worker is needed
 NEWS = 2.0  # seconds of a trial after which it is told that it runs, if nothing else is yet
 RECOUNT = 5.0  # seconds between two looks at the nodes
-PATIENCE = 5.0  # seconds, for a cluster to answer
-STORE = 200_000_000  # bytes of the object store, beside what travels
-FOLDER = "nasattn-ray-"  # of temporary files; then the process that made it
-ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the old one can be silent
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # the study is what is kept
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
 
 
 @dataclass(frozen=True)
@@ -91,7 +72,7 @@ class RayEngine:
                 failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
             ),
         )
-        with _environment({"TUNE_MAX_PENDING_TRIALS_PG": str(self.n_jobs)}):
+        with environment({"TUNE_MAX_PENDING_TRIALS_PG": str(self.n_jobs)}):
             try:
                 tuner.fit()
             except Exception:
@@ -101,15 +82,8 @@ class RayEngine:
             raise bridge.failure
 
     def meters(self, setting: Setting, objectives: Sequence[str]) -> Mapping[str, Meter]:
-        """What measures a study's latencies: all on one node, the one that has `latency`."""
-        if LATENCY in ray.cluster_resources():
-            where: dict[str, Any] = {"resources": {LATENCY: 1}}
-        else:
-            node = ray.get_runtime_context().get_node_id()
-            where = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
-        gauge = ray.remote(_Gauge).options(num_cpus=0, max_restarts=-1, **where)
-        actor = gauge.remote(self.prepare, setting)
-        return {name: RemoteMeter(actor, name) for name in objectives}
+        """What measures a study's latencies: all on one node."""
+        return remote_meters(self.prepare, setting, objectives)
 
 
 @contextmanager
@@ -128,44 +102,15 @@ def connect(
     `n_jobs`: at once; default: as many as fit in. `store_bytes`: of what travels to the workers.
     Raises StudyError where there is no cluster or a trial fits into none of its nodes.
     """
-    if address not in (None, "auto"):
-        _check_answers(address)
-    _clean()
-    folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
-    quiet = logging.ERROR
-    own = {
-        "num_cpus": max(n_jobs or 0, math.ceil((n_jobs or os.cpu_count() or 1) * cpus)),
-        "include_dashboard": False,
-        "object_store_memory": STORE + 2 * store_bytes,
-        "_temp_dir": str(folder),
-    }
-    try:
-        with _environment(ENVIRONMENT):
-            try:
-                ray.init(
-                    address=address or "local",
-                    log_to_driver=False,
-                    logging_level=quiet,
-                    configure_logging=True,
-                    **({} if address else own),
-                )
-            except (ConnectionError, ValueError, RuntimeError, OSError) as e:
-                text = str(e).strip().split("\n")[0]
-                raise StudyError(f"Ray cluster {address or 'here'}: {text}") from e
-            try:
-                for name in ("ray.tune", "ray.train", "ray"):
-                    logging.getLogger(name).setLevel(logging.CRITICAL)
-                fits = _fits(cpus, gpus)
-                if not fits:
-                    raise StudyError(
-                        f"--cpus-per-trial {cpus:g}, --gpus-per-trial {gpus:g}: no node has so "
-                        f"many; at most {_largest('CPU'):g} and {_largest('GPU'):g} are on one"
-                    )
-                yield RayEngine(min(n_jobs or fits, fits), folder, cpus, gpus, prepare, timeout)
-            finally:
-                ray.shutdown()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    n_cpus = math.ceil((n_jobs or os.cpu_count() or 1) * cpus)
+    with cluster(address, max(n_jobs or 0, n_cpus), store_bytes) as folder:
+        fits = count_fits(cpus, gpus)
+        if not fits:
+            raise StudyError(
+                f"--cpus-per-trial {cpus:g}, --gpus-per-trial {gpus:g}: no node has so "
+                f"many; at most {largest('CPU'):g} and {largest('GPU'):g} are on one"
+            )
+        yield RayEngine(min(n_jobs or fits, fits), folder, cpus, gpus, prepare, timeout)
 
 
 @dataclass
@@ -303,7 +248,7 @@ class _Warden(FIFOScheduler):  # type: ignore[misc]
         """How many workers can run now; asked for every few seconds: nodes come and go."""
         now = time.monotonic()
         if now > self.counted + RECOUNT:
-            self.counted, self.fits = now, _fits(self.engine.cpus, self.engine.gpus)
+            self.counted, self.fits = now, count_fits(self.engine.cpus, self.engine.gpus)
         return min(self.engine.n_jobs, self.fits)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
@@ -387,45 +332,6 @@ def _evaluate(work: Work, job: Job, events: "queue.Queue[tuple[str, Any]]") -> N
         events.put(("finished", evaluation))
 
 
-class _Gauge:
-    """Measures latency, one network at a time, on the node where it is placed."""
-
-    def __init__(self, prepare: Callable[[], None], setting: Setting) -> None:
-        prepare()
-        self.setting = setting
-
-    def measure(self, objective: str, model: nn.Module | None) -> Latency:
-        """Of a network; None: of the reference."""
-        meter = self.setting.meter(get_objective(objective))
-        return meter.measure_reference() if model is None else meter.measure(model)
-
-
-@dataclass(frozen=True)
-class RemoteMeter:
-    """A Meter elsewhere: all latencies of a study come from one machine."""
-
-    gauge: Any  # handle of a _Gauge
-    objective: str
-
-    travels = True  # to workers, see Setting
-
-    def measure(self, model: nn.Module) -> Latency:
-        """Raises what measuring there raises, TransientError where the machine was lost."""
-        return self._ask(model)
-
-    def measure_reference(self) -> Latency:
-        return self._ask(None)
-
-    def _ask(self, model: nn.Module | None) -> Latency:
-        try:
-            found: Latency = ray.get(self.gauge.measure.remote(self.objective, model))
-        except RayActorError as e:
-            raise TransientError("what measures latency was lost") from e
-        except RayTaskError as e:
-            raise e.cause from None
-        return found
-
-
 def _why(trial: Trial) -> str:
     """Why a trial's worker ended, in one line; from Tune's own note of it in our folder."""
     path = trial.error_file
@@ -436,60 +342,3 @@ def _why(trial: Trial) -> str:
         return "its worker's node was lost, or its worker was killed"
     lines = text.strip().splitlines()[1:]  # the first says when
     return f"its worker was lost: {lines[-1].strip()}" if lines else "its worker was lost"
-
-
-def _check_answers(address: str | None) -> None:
-    """StudyError where nothing answers at HOST:PORT, for which Ray would wait minutes."""
-    host, _, port = (address or "").rpartition(":")
-    try:
-        if not port.isdecimal():
-            raise OSError("must be HOST:PORT, or auto")
-        socket.create_connection((host, int(port)), PATIENCE).close()
-    except (OSError, OverflowError) as e:
-        raise StudyError(f"Ray cluster {address}: {getattr(e, 'strerror', None) or e}") from e
-
-
-def _fits(cpus: float, gpus: float) -> int:
-    """How many trials the nodes hold at once."""
-    total = 0
-    for node in (node for node in ray.nodes() if node["Alive"]):
-        have = node["Resources"]
-        rooms = [have.get("CPU", 0) / cpus] + ([have.get("GPU", 0) / gpus] if gpus else [])
-        total += math.floor(min(rooms) + 1e-9)
-    return total
-
-
-def _largest(resource: str) -> float:
-    return max(float(node["Resources"].get(resource, 0)) for node in ray.nodes() if node["Alive"])
-
-
-@contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Ray is set up by environment variables alone."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
-
-
-def _clean() -> None:
-    """Remove the folders of processes that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
-        pid = folder.name.removeprefix(FOLDER).partition("-")[0]
-        if pid.isdecimal() and not _lives(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
