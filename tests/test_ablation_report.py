@@ -30,6 +30,7 @@ from nasattn.report.ablation import (
     response_curves,
     top1_of,
 )
+from nasattn.report.canvas import BLUE, image
 from nasattn.report.cells import (
     DESIGNS,
     HEADER,
@@ -44,7 +45,6 @@ from nasattn.report.cells import (
     published_words,
     table_cells,
 )
-from nasattn.report.drawing import BLUE, image
 from nasattn.report.forest import CUT, forest_plot
 from nasattn.report.formats import KEYS, runs_csv, to_csv, to_json, to_rows, write_ablation
 from nasattn.report.markup import latex, to_latex, to_markdown, wrapped

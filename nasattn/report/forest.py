@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from nasattn.ablation.statistics import Comparison
 from nasattn.report.ablation import AblationResult, Row
+from nasattn.report.canvas import BLUE, GREY, SMALL, WIDTH, bare, new_figure, plain
 from nasattn.report.cells import DESIGNS, effect_words, p_words
-from nasattn.report.drawing import BLUE, GREY, SMALL, WIDTH, bare, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

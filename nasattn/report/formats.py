@@ -11,8 +11,8 @@ from typing import Any
 from nasattn.errors import StudyError
 from nasattn.files import write_bytes, write_text
 from nasattn.report.ablation import COSTS, AblationResult, ArmResult, Row, top1_of
+from nasattn.report.canvas import image
 from nasattn.report.cells import notes
-from nasattn.report.drawing import image
 from nasattn.report.markup import to_latex, to_markdown
 from nasattn.report.plots import PLOTS, figures
 

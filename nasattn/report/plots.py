@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from nasattn.ablation.factorial import Effect
 from nasattn.report.ablation import AblationResult, ArmResult, response_curves
-from nasattn.report.cells import effect_words
-from nasattn.report.drawing import (
+from nasattn.report.canvas import (
     BLUE,
     COLOURS,
     GREY,
@@ -20,6 +19,7 @@ from nasattn.report.drawing import (
     panels,
     plain,
 )
+from nasattn.report.cells import effect_words
 from nasattn.report.forest import forest_plot
 
 if TYPE_CHECKING:
