@@ -76,6 +76,7 @@ ONLY = {
     "sklearn": ["data.named"],
     "typer": ["cli"],
     "matplotlib": ["report"],
+    "plotly": ["report.plotly_chart"],
     "rich": ["cli"],
     "optuna_dashboard": ["cli.dashboard"],
 }
