@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "nasattn"
 # below it that has no line of its own.
 FLOORS = [
     ["errors"],
-    ["spec", "files", "library", "turns"],
+    ["spec", "files", "library", "turns", "words"],
     ["runtimes"],
     ["ablation.results", "ablation.flips", "ablation.designs"],
     ["ablation.statistics"],

@@ -227,15 +227,13 @@ def test_is_alive_knows_this_machine_only(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="zombies are told from /proc")
 def test_is_alive_takes_a_zombie_for_dead() -> None:
-    process = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
-    assert process.stdout
-    process.stdout.read()  # until it ends; nobody has asked how
-    until = time.monotonic() + 20
-    while is_alive(gethostname(), process.pid) and time.monotonic() < until:
-        time.sleep(0.01)
-    os.kill(process.pid, 0)  # it still has its number
-    assert is_alive(gethostname(), process.pid) is False
-    assert process.wait() == 0
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        until = time.monotonic() + 20
+        while is_alive(gethostname(), process.pid) and time.monotonic() < until:
+            time.sleep(0.01)
+        os.kill(process.pid, 0)  # it still has its number: nobody has asked how it ended
+        assert is_alive(gethostname(), process.pid) is False
+    assert process.returncode == 0
 
 
 def test_an_older_study_without_a_run_is_shown(

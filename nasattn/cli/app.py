@@ -13,8 +13,8 @@ from rich.markup import escape
 
 from nasattn import __version__
 from nasattn.cli.options import DEFAULT_STORAGE, Plugins, Storage, decimal, name_of, number
-from nasattn.cli.words import printable
 from nasattn.errors import NasattnError
+from nasattn.words import printable
 
 app = typer.Typer(
     name="nasattn",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from nasattn.errors import NasattnError
 from nasattn.objectives import Objective
+from nasattn.report.canvas import BLUE, GREY, RED
 from nasattn.report.chart import (
     LIGHT_GREY,
     SKY,
@@ -17,7 +18,6 @@ from nasattn.report.chart import (
     Symbol,
     present,
 )
-from nasattn.report.canvas import BLUE, GREY, RED
 from nasattn.report.front import describe
 from nasattn.report.search_record import Network, SearchRecord
 from nasattn.search.trials import network_of

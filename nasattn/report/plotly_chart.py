@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from nasattn.report.canvas import GREY
 from nasattn.report.chart import (
     Axis,
     Band,
@@ -22,7 +23,6 @@ from nasattn.report.chart import (
     Points,
     Symbol,
 )
-from nasattn.report.canvas import GREY
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
