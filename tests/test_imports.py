@@ -37,6 +37,7 @@ FLOORS = [
     ["tensor_file"],
     ["weights"],
     ["pretrained"],
+    ["explain"],
     ["evaluate"],
     ["search", "detect", "ablation"],
     ["report"],
