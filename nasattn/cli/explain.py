@@ -31,7 +31,7 @@ from nasattn.explain import Explained, explain
 from nasattn.files import write_bytes
 from nasattn.fit import last_layer, load_into
 from nasattn.pretrained import Pretrained, read_pretrained
-from nasattn.report.sheet import Block, Row, draw_sheet, to_png
+from nasattn.report.explanation_sheet import Block, Row, draw_sheet, to_png
 from nasattn.tensor_file import read_tensors
 from nasattn.train.loop import to_tensors
 from nasattn.weights import Facts

@@ -10,7 +10,7 @@ from nasattn.cli.tables import add_row, number_column, table
 from nasattn.cli.words import plural
 from nasattn.explain import AttentionMap, Faithfulness
 from nasattn.explain.faithfulness import NEEDED, REFERENCES, Difference
-from nasattn.report.sheet import Block, Row
+from nasattn.report.explanation_sheet import Block, Row
 
 MOST_LINES = 24  # of the table on the screen
 FAIR = "shuffled"  # the reference that a map must beat to matter

@@ -24,7 +24,7 @@ Anchor = Literal["start", "middle", "end"]
 Point = tuple[float, float]
 
 INK, PAPER, NONE = "#1f2933", "#ffffff", "none"
-SIZE = 11.0  # of type, in pixels
+SIZE, SMALL = 11.0, 10.0  # of type, in pixels
 ASCENT, DESCENT = 0.93, 0.24  # of DejaVu Sans, in sizes
 FONTS = "Helvetica, Arial, 'DejaVu Sans', sans-serif"
 DASH = (3.0, 2.0)  # on, off
@@ -165,7 +165,7 @@ class Drawing:
             place = text.x * scale, text.y * scale
             draw.text(place, one_line(text.text), text.fill, font, anchor)
         file = io.BytesIO()
-        image.save(file, "PNG", compress_level=3)
+        image.save(file, "PNG", compress_level=1)
         return file.getvalue()
 
 

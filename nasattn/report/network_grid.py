@@ -6,7 +6,7 @@ from math import sqrt
 
 from nasattn.arch import Architecture
 from nasattn.parts import StageSpec
-from nasattn.report.drawing import text_width
+from nasattn.report.drawing import SMALL, text_width
 from nasattn.report.network_words import ROWS, NetworkWords, Words, network_words
 
 WIDTH = 900.0  # of a drawing, where the network allows
@@ -19,8 +19,11 @@ BAR, BAR_GAP = 5.0, 3.0  # attention behind a stage
 VECTOR, STEP = 8.0, 15.0  # a vector in the head, the way from part to part
 NODE = 7.0  # radius of a fusion
 PAD = 5.0  # in a cell, on each side
-SMALL = 10.0  # type
 ALONE = ("map", "channels", "blocks")  # rows of numbers, one of each stage's own
+
+
+NAME = "name"  # of a column, among its rows
+HEAD = -1  # the column of the head, whose rows are its lines
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Band:
 
     net: Network
     slots: tuple[int | None, ...]
-    changed: frozenset[tuple[int, str]] = frozenset()  # (column, row of words)
+    changed: frozenset[tuple[int, str]] = frozenset()  # (column, row of words or NAME)
 
     @property
     def names(self) -> list[str]:
@@ -71,8 +74,8 @@ class Band:
         start = 0
         for i, here in enumerate(said):
             if i < 2 or row in ALONE or i + 1 == len(said) or said[i + 1] != here:
-                if here[0]:
-                    yield start, i, here[0]
+                if any(here):
+                    yield start, i, here[0] or "none"
                 start = i + 1
 
 
@@ -106,14 +109,13 @@ def fit_grid(bands: Sequence[Band]) -> Grid:
     rows = tuple(name for name in ROWS if name in said)
     headings = max(text_width(name, SMALL) for name in rows) + 8
     room = WIDTH - 2 * MARGIN - headings
-    words = word_widths(bands, rows)
+    words, lines = (word_widths(bands, rows, whole=whole) for whole in (False, True))
     heads = [line for band in bands for line in band.net.words.head]
     head = max(text_width(line, SMALL) for line in heads) + 2 * PAD
     stages = [stage for band in bands for stage in band.net.arch.stages]
-    scale = THICKEST / sqrt(max(stage.width for stage in stages))
-    least = THINNEST / sqrt(max(stage.width for stage in stages))
+    most, least = (t / sqrt(max(s.width for s in stages)) for t in (THICKEST, THINNEST))
 
-    def widths(scale: float) -> list[float]:
+    def widths(scale: float, words: Sequence[float]) -> list[float]:
         slices = [
             max(slices_width(band, column, scale) for band in bands)
             for column in range(1, len(words))
@@ -122,19 +124,26 @@ def fit_grid(bands: Sequence[Band]) -> Grid:
         between = [max(pair) for pair in zip(words[1:], slices, strict=True)]
         return [words[0], *between, max(head, glyphs)]
 
-    while scale > least and sum(widths(scale)) > room:
-        scale *= 0.96
-    made = widths(scale)
+    for needs, floor in ((lines, 0.4 * most), (words, least)):
+        scale = most
+        while scale > floor and sum(widths(scale, needs)) > room:
+            scale *= 0.96
+        made = widths(scale, needs)
+        if sum(made) <= room:
+            break
     spare = max(0.0, room - sum(made)) / (len(made) - 1)
     made = [made[0], *(width + spare for width in made[1:])]
     lefts = [MARGIN + headings]
     for width in made:
         lefts.append(lefts[-1] + width)
-    return Grid(MARGIN, tuple(lefts[:-1]), tuple(made), scale, lefts[-1] + MARGIN, rows)
+    return Grid(MARGIN, tuple(lefts[:-1]), tuple(made), scale, round(lefts[-1] + MARGIN, 1), rows)
 
 
-def word_widths(bands: Sequence[Band], rows: Sequence[str]) -> list[float]:
-    """How wide each column must be for its longest word; a shared cell's is split evenly."""
+def word_widths(bands: Sequence[Band], rows: Sequence[str], *, whole: bool) -> list[float]:
+    """How wide each column must be for its longest word, or for whole cells in one line.
+
+    What a shared cell needs is split evenly.
+    """
     needs = [0.0] * len(bands[0].names)
     for band in bands:
         for i, name in enumerate(band.names):
@@ -142,10 +151,11 @@ def word_widths(bands: Sequence[Band], rows: Sequence[str]) -> list[float]:
         for row in rows:
             for first, last, words in band.cells(row):
                 chip = 14 if row == "attention" else 0
-                word = max(text_width(w, SMALL, bold=True) for w in words.split()) + chip
+                pieces = [words] if whole else words.split()
+                word = max(text_width(piece, SMALL) for piece in pieces) + chip
                 n = last - first + 1
                 for i in range(first, last + 1):
-                    needs[i] = max(needs[i], word / n + 2 * PAD + 4)
+                    needs[i] = max(needs[i], word / n + 2 * PAD + 2)
     return needs
 
 
@@ -175,4 +185,6 @@ def head_width(net: Network, scale: float) -> float:
         parts.append(thickness(head.conv_width, scale))
     if arch.fusion.kind != "none":
         parts.append(2 * NODE)
+    if arch.fusion.attention.kind != "none":
+        parts.append(BAR)
     return sum(parts) + STEP * (len(parts) - 1) + 8

@@ -88,7 +88,6 @@ def _stem(arch: Architecture, size: int) -> dict[str, str]:
 
 
 def _stage(stage: StageSpec, size: int) -> dict[str, str]:
-    attends = stage.attention.kind != "none"
     has_expansion = "expansion" in stage.kind.fields
     conv = CONVS[stage.conv] + (f" r={stage.radix}" if stage.conv == "splat" else "")
     pool = "" if stage.pool == "none" else f"pooled {stage.pool} conv"
@@ -102,10 +101,20 @@ def _stage(stage: StageSpec, size: int) -> dict[str, str]:
         "expansion": f"{stage.expansion:g}" if has_expansion else "",
         "groups": str(stage.groups) if stage.groups > 1 else "",
         "attention": attention_words(stage.attention),
-        "place": stage.attention.placement.replace("_", " ") if attends else "",
-        "runs for": f"{100 * stage.run_share:g} %" if stage.run_share < 1 else "",
+        "place": place_words(stage),
+        "runs for": f"{100 * stage.run_share:g} % of pictures" if stage.run_share < 1 else "",
         "other": _listed(other),
     }
+
+
+def place_words(stage: StageSpec) -> str:
+    """Where the attention of a stage stands; nothing without any."""
+    place = stage.attention.placement
+    if stage.attention.kind == "none":
+        return ""
+    if place == "before_add" and stage.kind.shortcut == "never":
+        return "after conv"
+    return place.replace("_", " ")
 
 
 def attention_words(spec: BareAttention) -> str:
