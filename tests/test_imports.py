@@ -74,7 +74,7 @@ ONLY = {
         "search.engines.ray_tune",
     ],
     "statsmodels": ["ablation"],
-    "sklearn": ["data.named"],
+    "sklearn": ["data.named", "report.importance"],
     "typer": ["cli"],
     "matplotlib": ["report"],
     "plotly": ["report.plotly_chart"],

@@ -4,6 +4,7 @@
 draw escape it. A series is told from the others by symbol or dash, never by colour alone.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -99,6 +100,20 @@ class Bars:
     texts: tuple[str, ...] = ()  # at the ends
     hatched: bool = False
 
+    @property
+    def starts(self) -> Floats:
+        """The lowest that is drawn of each."""
+        return tuple(min(v, *(i or (v,))) for v, i in zip(self.values, self._drawn, strict=True))
+
+    @property
+    def ends(self) -> Floats:
+        """The highest that is drawn of each."""
+        return tuple(max(v, *(i or (v,))) for v, i in zip(self.values, self._drawn, strict=True))
+
+    @property
+    def _drawn(self) -> tuple[Interval | None, ...]:
+        return self.intervals or (None,) * len(self.values)
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -116,6 +131,12 @@ class Scale:
         unit = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
         return 1 - unit if self.flipped else unit
 
+    @property
+    def ticks(self) -> tuple[tuple[float, float], ...]:
+        """Values to name, each with its place: the ends, or all of its words."""
+        values = tuple(map(float, range(len(self.names)))) or (self.low, self.high)
+        return tuple((value, self.place(value)) for value in dict.fromkeys(values))
+
     def say(self, value: float) -> str:
         """A value in letters, without its unit."""
         return self.names[round(value)] if self.names else f"{value:.4g}"
@@ -130,6 +151,7 @@ class Path:
     colour: str
     dash: Dash = "solid"
     key: str | int = ""
+    legend: str = ""  # its kind's name there
 
 
 @dataclass(frozen=True)
@@ -138,7 +160,6 @@ class Coordinates:
 
     scales: tuple[Scale, ...]
     paths: tuple[Path, ...]
-    colour_label: str = ""  # what the colours say
 
 
 Mark = Points | Line | Band | Bars | Coordinates
@@ -161,6 +182,33 @@ def present(*marks: Mark | None) -> tuple[Mark, ...]:
     return tuple(mark for mark in marks if mark is not None)
 
 
-def column(values: Sequence[float]) -> Floats:
-    """Numbers of any kind as a tuple of Python's own."""
-    return tuple(float(value) for value in values)
+NEAR_X, NEAR_Y = 0.16, 0.06  # of the axes: labels closer than this may touch
+SIDES = ((False, False), (False, True), (True, False), (True, True))  # (left, above)
+
+
+def label_sides(mark: Points, chart: Chart) -> tuple[tuple[bool, bool], ...]:
+    """For each labelled point, whether its label stands left and above: no two on one another.
+
+    One whose four sides are all taken stands right and below all the same.
+    """
+    every = [m for m in chart.marks if isinstance(m, Points | Line)]
+    x = _places([v for m in every for v in m.x], mark.x, chart.x)
+    y = _places([v for m in every for v in m.y], mark.y, chart.y)
+    sides: list[tuple[bool, bool]] = []
+    for i in range(len(mark.labels)):
+        near = [
+            sides[k] for k in range(i) if abs(x[k] - x[i]) < NEAR_X and abs(y[k] - y[i]) < NEAR_Y
+        ]
+        first = SIDES if x[i] < 1 - NEAR_X else (*SIDES[2:], *SIDES[:2])
+        sides.append(next((side for side in first if side not in near), first[0]))
+    return tuple(sides)
+
+
+def _places(every: Sequence[float], own: Sequence[float], axis: Axis) -> list[float]:
+    """Where values stand on an axis, from 0 to 1."""
+
+    def scaled(value: float) -> float:
+        return math.log(value) if axis.log and value > 0 else value
+
+    low, high = scaled(min(every)), scaled(max(every))
+    return [(scaled(value) - low) / ((high - low) or 1.0) for value in own]

@@ -60,7 +60,7 @@ def _chart(record: SearchRecord, first: Objective, second: Objective) -> Chart:
     marks = present(
         drawn.points("over a limit", beyond, GREY, "cross", size=6, opacity=0.7),
         drawn.points("stopped early", stopped, LIGHT_GREY, "triangle", filled=False, size=6),
-        drawn.points("trained", plain, SKY, "circle", size=6, opacity=0.6),
+        drawn.points("trained", plain, SKY, "circle", size=7, opacity=0.75),
         drawn.steps([n for n in record.front]),
         drawn.points("trained again", again, BLUE, "circle", filled=False, sure=True),
         drawn.points("front", record.front, BLUE, "circle", sure=True),

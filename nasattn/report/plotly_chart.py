@@ -22,6 +22,7 @@ from nasattn.report.chart import (
     Line,
     Points,
     Symbol,
+    label_sides,
 )
 
 if TYPE_CHECKING:
@@ -32,10 +33,12 @@ GL_FROM = 2000  # points, above which WebGL draws them
 WRAP = 130  # letters of a line of the caption
 LINE = 15  # pixels of such a line
 CAPTION = 66  # pixels that it stands below the axis
-ROW = 26  # pixels of a bar
-HEIGHT = 500
+ROW = 34  # pixels of a bar
+TOP, MAP = 86, 340  # pixels above the axes, and of their height
 INK, GRID = "#222222", "#E6E6E6"
 FONT = "Open Sans, Helvetica, Arial, sans-serif"
+FEW_BARS = 4  # places for so many are there at least
+FEW_TICKS = 12  # whole numbers, each of which has a tick
 LOG_TICKS = [float(f"{m}e{k}") for k in range(-4, 8) for m in (1, 2, 5)]
 SYMBOLS: dict[Symbol, str] = {
     "circle": "circle",
@@ -63,16 +66,16 @@ def plotly_figure(chart: Chart) -> "Figure":
         "font": {"family": FONT, "size": 13, "color": INK},
         "title": {"text": f"<b>{safe(chart.title)}</b>", "font": {"size": 16}, "x": 0.01}
         | {"xanchor": "left", "y": 0.98, "yanchor": "top", "yref": "container"},
-        "xaxis": _axis(chart.x),
-        "yaxis": _axis(chart.y) | ({"autorange": "reversed"} if bars else {}),
+        "xaxis": _axis(chart.x, _largest(chart)) | ({"range": _bar_range(chart)} if bars else {}),
+        "yaxis": _axis(chart.y) | ({"range": [max(rows, FEW_BARS) - 0.4, -0.6]} if bars else {}),
         "legend": {"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom"}
         | {"font": {"size": 12}, "itemsizing": "trace"},
         "hoverlabel": {"align": "left", "font": {"size": 12}},
         "hovermode": "closest",
-        "margin": {"l": 70, "r": 30, "t": 86, "b": bottom},
-        "height": max(HEIGHT, ROW * rows + 86) + LINE * len(caption) if bars else HEIGHT + LINE,
+        "margin": {"l": 70, "r": 30, "t": TOP, "b": bottom},
+        "height": TOP + bottom + (ROW * max(rows, FEW_BARS) if rows else MAP),
         "annotations": [_caption(caption)],
-        "barmode": "group",
+        "barmode": "overlay",
     }
     figure = Figure(layout=layout)
     for mark in chart.marks:
@@ -92,7 +95,20 @@ def short(values: Sequence[float]) -> list[float]:
     return [float(f"{value:.{DIGITS}g}") for value in values]
 
 
-def _axis(axis: Axis) -> dict[str, Any]:
+def _bar_range(chart: Chart) -> list[float]:
+    """From the lowest end of a bar to the highest, with room for the texts behind it."""
+    bars = [mark for mark in chart.marks if isinstance(mark, Bars)]
+    low = min(0.0, *(x for mark in bars for x in mark.starts))
+    high = max(0.0, *(x for mark in bars for x in mark.ends))
+    return [1.05 * low, high + 0.3 * (high - low)]
+
+
+def _largest(chart: Chart) -> float:
+    """The largest x of the lines."""
+    return max((x for mark in chart.marks if isinstance(mark, Line) for x in mark.x), default=0)
+
+
+def _axis(axis: Axis, largest: float = 0) -> dict[str, Any]:
     found: dict[str, Any] = {
         "title": {"text": safe(axis.title), "font": {"size": 14}, "standoff": 12},
         "automargin": True,
@@ -106,7 +122,7 @@ def _axis(axis: Axis) -> dict[str, Any]:
     if axis.log:
         found |= {"type": "log", "tickvals": LOG_TICKS, "ticktext": [f"{x:g}" for x in LOG_TICKS]}
     if axis.whole:
-        found["tickformat"] = ",d"
+        found |= {"tickformat": ",d"} | ({"dtick": 1} if 0 < largest <= FEW_TICKS else {})
     if axis.names:
         found |= {"tickvals": list(range(len(axis.names))), "ticktext": list(map(safe, axis.names))}
         found["showgrid"] = False
@@ -175,8 +191,18 @@ def _points(mark: Points, figure: "Figure", chart: Chart) -> None:
         if any(ends):
             trace[name] = _error_bars(ends, values, mark.colour)
     figure.add_trace(cls(trace))
-    for x, y, label in zip(mark.x, mark.y, mark.labels, strict=False):
-        _label(figure, chart, x, y, label, mark.colour)
+    sides = label_sides(mark, chart)
+    for x, y, label, (left, above) in zip(mark.x, mark.y, mark.labels, sides, strict=False):
+        figure.add_annotation(
+            x=math.log10(x) if chart.x.log else x,
+            y=math.log10(y) if chart.y.log else y,
+            text=safe(label),
+            showarrow=False,
+            xanchor="right" if left else "left",
+            xshift=-9 if left else 9,
+            yshift=9 if above else -9,
+            font={"size": 12, "color": mark.colour},
+        )
 
 
 def _error_bars(
@@ -192,20 +218,6 @@ def _error_bars(
         "thickness": 1,
         "width": 3,
     }
-
-
-def _label(figure: "Figure", chart: Chart, x: float, y: float, text: str, colour: str) -> None:
-    """A name beside a point."""
-    figure.add_annotation(
-        x=math.log10(x) if chart.x.log else x,
-        y=math.log10(y) if chart.y.log else y,
-        text=safe(text),
-        showarrow=False,
-        xanchor="left",
-        xshift=9,
-        yshift=-9,
-        font={"size": 12, "color": colour},
-    )
 
 
 def _where(axis: Axis, letter: str) -> str:
@@ -271,6 +283,8 @@ def _bars(mark: Bars, figure: "Figure", chart: Chart) -> None:
     trace: dict[str, Any] = {
         "name": safe(mark.name),
         "orientation": "h",
+        "width": 0.7,
+        "showlegend": False,
         "x": short(mark.values),
         "y": list(mark.places),
         "marker": {
@@ -283,10 +297,17 @@ def _bars(mark: Bars, figure: "Figure", chart: Chart) -> None:
     }
     if any(mark.intervals):
         trace["error_x"] = _error_bars(mark.intervals, mark.values, INK)
-    if mark.texts:
-        trace |= {"text": [safe(text) for text in mark.texts], "textposition": "outside"}
-        trace |= {"cliponaxis": False, "textfont": {"size": 12}}
     figure.add_trace(Bar(trace))
+    for place, end, text in zip(mark.places, mark.ends, mark.texts, strict=False):
+        figure.add_annotation(
+            x=max(end, 0),
+            y=place,
+            text=safe(text),
+            showarrow=False,
+            xanchor="left",
+            xshift=4,
+            font={"size": 12},
+        )
 
 
 def _coordinates(mark: Coordinates, figure: "Figure", chart: Chart) -> None:
@@ -294,6 +315,7 @@ def _coordinates(mark: Coordinates, figure: "Figure", chart: Chart) -> None:
 
     scales = mark.scales
     places = list(range(len(scales)))
+    said_before: set[str] = set()
     for path in mark.paths:
         said = [
             f"{safe(scale.label)} {safe(scale.say(value))} {safe(scale.unit)}".rstrip()
@@ -302,7 +324,7 @@ def _coordinates(mark: Coordinates, figure: "Figure", chart: Chart) -> None:
         pairs = zip(scales, path.values, strict=True)
         figure.add_trace(
             Scatter(
-                name=safe(path.name),
+                name=safe(path.legend),
                 x=places,
                 y=short([scale.place(value) for scale, value in pairs]),
                 mode="lines+markers",
@@ -311,15 +333,22 @@ def _coordinates(mark: Coordinates, figure: "Figure", chart: Chart) -> None:
                 opacity=0.8,
                 text=["<br>".join([safe(path.name), *said])] * len(scales),
                 hovertemplate="%{text}<extra></extra>",
-                showlegend=False,
+                customdata=[path.key] * len(scales),
+                legendgroup=safe(path.legend),
+                showlegend=path.legend not in said_before,
             )
         )
+        said_before.add(path.legend)
     for i, scale in enumerate(scales):
         figure.add_shape(type="line", x0=i, x1=i, y0=0, y1=1, line={"color": GREY, "width": 1})
-        ends = (scale.high, scale.low) if scale.flipped else (scale.low, scale.high)
-        for y, value, anchor in zip((0, 1), ends, ("top", "bottom"), strict=True):
+        for value, y in scale.ticks:
             figure.add_annotation(
-                x=i, y=y, text=safe(scale.say(value)), showarrow=False, yanchor=anchor
+                x=i,
+                y=y,
+                text=safe(scale.say(value)),
+                showarrow=False,
+                yanchor={0.0: "top", 1.0: "bottom"}.get(y, "middle"),
+                bgcolor="rgba(255,255,255,0.8)",
             )
     heads = [f"{safe(s.label)}<br>{safe(s.unit)}".removesuffix("<br>") for s in scales]
     figure.update_xaxes(

@@ -7,11 +7,22 @@ import optuna
 
 from nasattn.report.chart import Chart
 from nasattn.report.front_chart import front_charts
+from nasattn.report.hypervolume_chart import hypervolume_charts
+from nasattn.report.importance_chart import importance_charts
+from nasattn.report.latency_chart import latency_charts
+from nasattn.report.network_chart import coordinates_charts, curve_charts
+from nasattn.report.outcome_chart import outcome_charts
 from nasattn.report.search_record import SearchRecord, read_record
 
 # Each gives its charts by name, none where there is nothing to draw.
 CHARTS: dict[str, Callable[[SearchRecord], Mapping[str, Chart]]] = {
     "front": front_charts,
+    "progress": hypervolume_charts,
+    "networks": coordinates_charts,
+    "importance": importance_charts,
+    "latency": latency_charts,
+    "curves": curve_charts,
+    "outcomes": outcome_charts,
 }
 
 
