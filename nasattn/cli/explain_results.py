@@ -7,7 +7,7 @@ from rich.console import Console
 from torch import Tensor
 
 from nasattn.cli.tables import add_row, number_column, table
-from nasattn.cli.words import plural
+from nasattn.words import plural
 from nasattn.explain import AttentionMap, Faithfulness
 from nasattn.explain.faithfulness import NEEDED, REFERENCES, Difference
 from nasattn.report.explanation_sheet import Block, Row

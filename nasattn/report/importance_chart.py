@@ -2,7 +2,7 @@
 
 from nasattn.objectives import Cost, Objective
 from nasattn.report.chart import Axis, Bars, Chart
-from nasattn.report.drawing import BLUE, GREY
+from nasattn.report.canvas import BLUE, GREY
 from nasattn.report.front_chart import axis_of
 from nasattn.report.importance import FEWEST, REPLICATES, Importance, measure_importance
 from nasattn.report.search_record import SearchRecord

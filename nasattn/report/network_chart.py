@@ -19,7 +19,7 @@ from nasattn.report.chart import (
     Path,
     Scale,
 )
-from nasattn.report.drawing import RED
+from nasattn.report.canvas import RED
 from nasattn.report.front_chart import axis_of, sorted_by_first
 from nasattn.report.search_record import Network, SearchRecord
 from nasattn.search.trials import network_of

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from nasattn.report.chart import Axis, Bars, Chart
-from nasattn.report.drawing import BLUE, GREY, RED
+from nasattn.report.canvas import BLUE, GREY, RED
 from nasattn.report.search_record import SearchRecord
 from nasattn.search.outcomes import Outcome
 

@@ -18,7 +18,7 @@ from nasattn.report.chart import (
     Symbol,
     label_sides,
 )
-from nasattn.report.drawing import GREY, SMALL, WIDTH, bare, new_figure, plain
+from nasattn.report.canvas import GREY, SMALL, WIDTH, bare, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
