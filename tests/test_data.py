@@ -19,6 +19,7 @@ from sklearn.datasets import load_digits
 from nasattn.data import DATASETS, ImageData, Split, load_data, open_test
 from nasattn.data.decode import decode_file
 from nasattn.data.images import Pictures
+from nasattn.data.openings import read_openings
 from nasattn.data.splits import split_pictures
 from nasattn.errors import DataError
 
@@ -142,7 +143,10 @@ def test_split_pictures_names_a_class_with_too_few(
 
 def test_splits_share_no_picture_and_lose_none(pets: Path, load: Load, tmp_path: Path) -> None:
     data = load(pets)
-    test = open_test(str(pets), 8, cache_dir=tmp_path / "cache", seed=0)
+    test = open_test(str(pets), 8, command="test", cache_dir=tmp_path / "cache")
+    (opening,) = read_openings(tmp_path / "cache", data.content_hash)
+    assert opening.command == "test"
+    assert read_openings(tmp_path / "cache", "0" * 12) == read_openings(tmp_path, "") == []
     dealt = pictures_of(data.train, data.val_search, data.val_select, test)
     files = [np.asarray(Image.open(path)).transpose(2, 0, 1) for path in pets.rglob("*.png")]
     assert sorted(dealt) == sorted(pixels.tobytes() for pixels in files)
@@ -689,7 +693,9 @@ def test_second_load_comes_from_the_cache(
     first = load(pets)
     no_decoding()
     assert same(load(pets), first)
-    assert len(open_test(str(pets), 8, cache_dir=tmp_path / "cache", seed=0)) == first.n_test
+    assert (
+        len(open_test(str(pets), 8, command="test", cache_dir=tmp_path / "cache")) == first.n_test
+    )
     assert len(list((tmp_path / "cache").iterdir())) == 2  # and no temporary file
 
 
@@ -697,10 +703,12 @@ def test_load_never_needs_the_test_file(
     pets: Path, load: Load, no_decoding: Callable[[], None], tmp_path: Path
 ) -> None:
     first = load(pets)
-    before = open_test(str(pets), 8, cache_dir=tmp_path / "cache", seed=0)
+    before = open_test(str(pets), 8, command="test", cache_dir=tmp_path / "cache")
     [sealed] = (tmp_path / "cache").glob("*-test.npz")
     sealed.unlink()
-    after = open_test(str(pets), 8, cache_dir=tmp_path / "cache", seed=0)  # built anew
+    after = open_test(
+        str(pets), 8, command="test", cache_dir=tmp_path / "cache", seed=0
+    )  # built anew
     assert pictures_of(after) == pictures_of(before)
     sealed.unlink()
     no_decoding()
@@ -761,10 +769,10 @@ def test_damaged_cache_is_rebuilt(
 
 def test_damaged_test_file_is_rebuilt(pets: Path, load: Load, tmp_path: Path) -> None:
     load(pets)
-    before = open_test(str(pets), 8, cache_dir=tmp_path / "cache", seed=0)
+    before = open_test(str(pets), 8, command="test", cache_dir=tmp_path / "cache")
     [sealed] = (tmp_path / "cache").glob("*-test.npz")
     sealed.write_bytes(sealed.read_bytes()[:-30])
-    after = open_test(str(pets), 8, cache_dir=tmp_path / "cache", seed=0)
+    after = open_test(str(pets), 8, command="test", cache_dir=tmp_path / "cache")
     assert pictures_of(after) == pictures_of(before)
 
 

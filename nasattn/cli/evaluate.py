@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import math
+import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -86,7 +88,8 @@ def evaluate_command(
     normalise = choose_normalise(choice, subject.normalise, data)
     console.print(subject.words)
     if choice.split == TEST:
-        split = open_test(source, resolution, cache_dir=cache_dir)
+        command = shlex.join(["nasattn", *sys.argv[1:]])
+        split = open_test(source, resolution, command=command, cache_dir=cache_dir)
         console.print("the sealed test split is opened: choose nothing by these figures")
     else:
         split = SPLITS[choice.split](data)

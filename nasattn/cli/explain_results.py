@@ -7,10 +7,10 @@ from rich.console import Console
 from torch import Tensor
 
 from nasattn.cli.tables import add_row, number_column, table
-from nasattn.words import plural
 from nasattn.explain import AttentionMap, Faithfulness
 from nasattn.explain.faithfulness import NEEDED, REFERENCES, Difference
 from nasattn.report.explanation_sheet import Block, Row
+from nasattn.words import plural
 
 MOST_LINES = 24  # of the table on the screen
 FAIR = "shuffled"  # the reference that a map must beat to matter

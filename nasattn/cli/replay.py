@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from nasattn.cli.look_up import look_up
 from nasattn.cost import PieceCounter
-from nasattn.errors import StudyError, UnknownNameError
+from nasattn.errors import StudyError
 from nasattn.evaluate import needed
 from nasattn.files import content_hash
 from nasattn.objectives import Cost
@@ -19,7 +19,7 @@ from nasattn.search.driver import Evaluator
 from nasattn.search.forecast import Forecast, read_forecast
 from nasattn.search.replay import Counting, Replay, read_config, replay
 from nasattn.search.spec import TABLE, StudySpec
-from nasattn.search.storage import open_storage, without_password
+from nasattn.search.storage import read_study
 from nasattn.space import SearchSpace
 from nasattn.words import plural, printable
 
@@ -28,11 +28,7 @@ def replay_command(name: str, *, storage: str, table: str | None, latency_model:
     """Replay a study and say what came out; 1 where it is not what is stored, else 0."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    opened = open_storage(storage)
-    names = [found.study_name for found in opened.get_all_studies()]
-    if name not in names:
-        raise UnknownNameError("study", name, known=names, where=without_password(storage))
-    study = optuna.load_study(study_name=name, storage=opened)
+    study = read_study(storage, name)
     spec, space = read_config(study)
     settings = study.user_attrs["settings"]
     spec, evaluate = static(study, spec, space, settings, table)

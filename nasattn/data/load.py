@@ -12,6 +12,7 @@ from nasattn.data.folder import folder_source
 from nasattn.data.images import ImageData, Progress, Split
 from nasattn.data.named import DATASETS, named_source
 from nasattn.data.npz import npz_source
+from nasattn.data.openings import note_opening
 from nasattn.data.source import Source
 from nasattn.data.splits import RULE, Splits, split_pictures
 from nasattn.errors import DataError
@@ -43,14 +44,21 @@ def open_test(
     source: str,
     resolution: int | None = None,
     *,
+    command: str,
     cache_dir: Path,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Split:
-    """The sealed test split beside `load_data` of the same arguments: the one door to it."""
+    """The sealed test split beside `load_data` of the same arguments: the one door to it.
+
+    That `command` has opened it is written down beside the pictures first.
+    """
     order = _order(source, resolution, cache_dir, seed)
-    test = read_test(order.entry)
-    return _build(order, progress)[1] if test is None else test
+    data, test = read_data(order.entry), read_test(order.entry)
+    if data is None or test is None:
+        data, test = _build(order, progress)
+    note_opening(cache_dir, data.content_hash, command)
+    return test
 
 
 def is_here(source: str, resolution: int | None = None, *, cache_dir: Path) -> bool:

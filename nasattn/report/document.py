@@ -5,7 +5,6 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Union
 
 from nasattn.report.cells import Group, Line, Table
 from nasattn.report.chart import Chart
@@ -63,9 +62,10 @@ class Folded:
     heading: str
     parts: tuple["Part", ...]
     key: str = ""
+    is_open: bool = False
 
 
-Part = Union[Words, Bullets, Facts, Commands, Table, Plot, Picture, Folded]
+Part = Words | Bullets | Facts | Commands | Table | Plot | Picture | Folded
 
 
 @dataclass(frozen=True)

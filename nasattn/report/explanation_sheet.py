@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from nasattn.data.augment import Normalise
 from nasattn.explain import AttentionMap, Explained, explain
-from nasattn.report.cells import one_line
 from nasattn.report.canvas import BLUE, GREY, RED
+from nasattn.report.cells import one_line
 
 CELL = 160  # pixels of a picture's place
 GAP = 8

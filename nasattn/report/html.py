@@ -6,6 +6,7 @@ page to load or send anything. All text is escaped.
 
 import base64
 import gzip
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from html import escape
@@ -31,7 +32,7 @@ POLICY = (
     "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline' 'unsafe-eval'"
 )
-NUMERIC = set("0123456789.,+-–−±%e×xMGkms <>=≤≥()/")  # of cells that stand to the right
+NUMBER = re.compile(r"[★\s]*[-+<>±%.,\d\s]*(\([^)]*\))?")  # a cell that stands to the right
 
 
 def to_html(document: Document) -> str:
@@ -135,7 +136,8 @@ def _picture(part: Picture) -> Iterator[str]:
 
 def _folded(part: Folded) -> Iterator[str]:
     key = f' id="{escape(part.key)}"' if part.key else ""
-    yield f"<details{key}><summary>{escape(part.heading)}</summary>"
+    is_open = " open" if part.is_open else ""
+    yield f"<details{key}{is_open}><summary>{escape(part.heading)}</summary>"
     for inner in part.parts:
         yield from WRITERS[type(inner)](inner)
     yield "</details>"
@@ -162,15 +164,20 @@ def _table(part: Table) -> Iterator[str]:
             yield f'<tr class="group"><th colspan="{span}">{escape(group.heading)}</th></tr>'
         for line in group.lines:
             cells = (*line.cells, *([line.verdict] if verdicts else []))
-            yield "<tr>" + "".join(
-                f"<td{side}>{escape(cell)}</td>" for cell, side in zip(cells, sides, strict=False)
-            ) + "</tr>"
+            yield (
+                "<tr>"
+                + "".join(
+                    f"<td{side}>{escape(cell)}</td>"
+                    for cell, side in zip(cells, sides, strict=False)
+                )
+                + "</tr>"
+            )
         yield "</tbody>"
     yield "</table></div>"
 
 
 def _is_number(cell: str) -> bool:
-    return set(cell) <= NUMERIC
+    return NUMBER.fullmatch(cell) is not None
 
 
 WRITERS: Mapping[type[Part], Callable[[Any], Iterator[str]]] = {

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nasattn.report.chart import Axis, Chart, Line
 from nasattn.report.canvas import BLUE, RED
+from nasattn.report.chart import Axis, Chart, Line
 from nasattn.report.front_chart import axis_of
 from nasattn.report.search_record import Network, SearchRecord
 from nasattn.search.fronts import REFERENCE, Floats, hypervolume, ranks

@@ -1,8 +1,8 @@
 """Which groups of parameters matter, for every objective that takes a training or a measurement."""
 
 from nasattn.objectives import Cost, Objective
-from nasattn.report.chart import Axis, Bars, Chart
 from nasattn.report.canvas import BLUE, GREY
+from nasattn.report.chart import Axis, Bars, Chart
 from nasattn.report.front_chart import axis_of
 from nasattn.report.importance import FEWEST, REPLICATES, Importance, measure_importance
 from nasattn.report.search_record import SearchRecord

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from nasattn.objectives import OBJECTIVES, Objective
-from nasattn.report.chart import SKY, Chart, Floats, Line, Points, present
 from nasattn.report.canvas import BLUE, GREY, RED
+from nasattn.report.chart import SKY, Chart, Floats, Line, Points, present
 from nasattn.report.front_chart import axis_of
 from nasattn.report.search_record import Network, SearchRecord
 from nasattn.train.metrics import Z

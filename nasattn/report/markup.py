@@ -75,12 +75,13 @@ MARKDOWN = str.maketrans(
 
 def to_markdown(result: AblationResult) -> str:
     """All tables and notes as GitHub's Markdown."""
-    parts = [_markdown(table) for table in tables(result)]
+    parts = [markdown_table(table) for table in tables(result)]
     said = "\n".join(f"- {note.translate(MARKDOWN)}" for note in notes(result))
     return "\n\n".join([*parts, said]) + "\n"
 
 
-def _markdown(table: Table) -> str:
+def markdown_table(table: Table, level: int = 2) -> str:
+    """A table below its title, a heading of that level."""
     verdicts = any(line.verdict for line in table.lines)
     header = [*table.header, *([VERDICT] if verdicts else [])]
     left = [i < table.names or name == VERDICT for i, name in enumerate(header)]
@@ -92,7 +93,7 @@ def _markdown(table: Table) -> str:
             cells = [*line.cells, *([line.verdict] if verdicts else [])]
             rows.append([cell.translate(MARKDOWN) for cell in cells])
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([f"## {table.title.translate(MARKDOWN)}", "", *lines])
+    return "\n".join([f"{'#' * level} {table.title.translate(MARKDOWN)}", "", *lines])
 
 
 # ---- LaTeX ----

@@ -9,6 +9,7 @@ import numpy as np
 
 from nasattn.arch import Architecture
 from nasattn.errors import NasattnError
+from nasattn.report.canvas import RED
 from nasattn.report.chart import (
     DASHES,
     LINE_COLOURS,
@@ -19,7 +20,6 @@ from nasattn.report.chart import (
     Path,
     Scale,
 )
-from nasattn.report.canvas import RED
 from nasattn.report.front_chart import axis_of, sorted_by_first
 from nasattn.report.search_record import Network, SearchRecord
 from nasattn.search.trials import network_of

@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from nasattn.report.chart import Axis, Bars, Chart
 from nasattn.report.canvas import BLUE, GREY, RED
+from nasattn.report.chart import Axis, Bars, Chart
 from nasattn.report.search_record import SearchRecord
 from nasattn.search.outcomes import Outcome
 

@@ -34,7 +34,12 @@ def search_charts(study: optuna.Study) -> dict[str, Chart]:
     if is_ablation(study):
         return {}
     record = read_record(study)
-    found = {k: chart for draw in CHARTS.values() for k, chart in draw(record).items()}
+    return {name: chart for row in CHARTS for name, chart in charts_of(record, row).items()}
+
+
+def charts_of(record: SearchRecord, row: str) -> dict[str, Chart]:
+    """The charts of one row of CHARTS."""
+    found = CHARTS[row](record)
     return {re.sub(r"[^A-Za-z0-9_-]+", "-", name): chart for name, chart in found.items()}
 
 

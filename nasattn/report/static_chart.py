@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nasattn.report.canvas import GREY, SMALL, WIDTH, bare, new_figure, plain
 from nasattn.report.chart import (
     Band,
     Bars,
@@ -18,7 +19,6 @@ from nasattn.report.chart import (
     Symbol,
     label_sides,
 )
-from nasattn.report.canvas import GREY, SMALL, WIDTH, bare, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -148,6 +148,26 @@ def find_study(url: str, name: str, settings: Mapping[str, Any]) -> optuna.Study
     return study if same else None
 
 
+def read_study(url: str, name: str | None = None) -> optuna.Study:
+    """A stored study, to be read: that of a name, or the only one there is.
+
+    Raises StudyError or UnknownNameError where there is none, or no name was given and there are
+    several. A search's control is not one to choose from.
+    """
+    storage = open_storage(url)
+    names = [study.study_name for study in storage.get_all_studies()]
+    place = read_url(url).shown
+    if name is None:
+        own = [n for n in names if not any(n == f"{other}-control" for other in names)]
+        if len(own) != 1:
+            which = f"name one of {', '.join(own)}" if own else "there is no study yet"
+            raise StudyError(f"storage {place!r}: {which}")
+        (name,) = own
+    if name not in names:
+        raise UnknownNameError("study", name, known=names, where=place)
+    return optuna.load_study(study_name=name, storage=storage)
+
+
 def read_trial(url: str, name: str) -> tuple[Architecture, dict[str, Any]]:
     """The network of `trial:STUDY/NUMBER` as it was trained, and the settings of its study.
 
