@@ -54,7 +54,7 @@ def test_draw_architecture_is_tidy_for_every_baseline(name: str) -> None:
 @pytest.mark.parametrize("name", BASELINES)
 def test_draw_architecture_has_a_rectangle_a_block(name: str) -> None:
     arch = BASELINES[name].architecture
-    blocks = parse_svg(drawing_of(name)).findall(f"{SVG}rect[@class='block']")
+    blocks = parse_svg(drawing_of(name)).findall(f"{SVG}rect[@data-role='block']")
     assert len(blocks) == sum(stage.depth for stage in arch.stages)
 
 
