@@ -21,9 +21,9 @@ from rich.console import Console
 
 from nasattn.baselines import get_baseline
 from nasattn.cli.tables import add_row, name_column, number_column, table
-from nasattn.cli.words import printable
 from nasattn.model import build_model
 from nasattn.search.trials import counts
+from nasattn.words import printable
 from tests.command import assert_refused, nasattn, start, stop_in_mid_trial
 
 TINY_SPACE = """

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "nasattn"
 # below it that has no line of its own.
 FLOORS = [
     ["errors"],
-    ["spec", "files", "library", "turns"],
+    ["spec", "files", "library", "turns", "words"],
     ["runtimes"],
     ["ablation.results", "ablation.flips", "ablation.designs"],
     ["ablation.statistics"],
@@ -37,6 +37,7 @@ FLOORS = [
     ["tensor_file"],
     ["weights"],
     ["pretrained"],
+    ["explain"],
     ["evaluate"],
     ["search", "detect", "ablation"],
     ["report"],
@@ -73,9 +74,10 @@ ONLY = {
         "search.engines.ray_tune",
     ],
     "statsmodels": ["ablation"],
-    "sklearn": ["data.named"],
+    "sklearn": ["data.named", "report.importance"],
     "typer": ["cli"],
     "matplotlib": ["report"],
+    "plotly": ["report.plotly_chart"],
     "rich": ["cli"],
     "optuna_dashboard": ["cli.dashboard"],
 }

@@ -46,7 +46,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.xdist_group("ray")]
 def of_ray() -> list[psutil.Process]:
     """Processes of Ray that this one has started, or that are left of it."""
     found = []
-    for process in psutil.process_iter(["name", "cmdline"]):
+    for process in psutil.process_iter(["name", "cmdline", "status"]):
+        if process.info["status"] == psutil.STATUS_ZOMBIE:
+            continue  # it has ended; in a container, perhaps nobody asks
         words = " ".join([process.info["name"] or "", *(process.info["cmdline"] or ())])
         if any(name in words for name in ("raylet", "gcs_server", "ray::", "ray/_private")):
             found.append(process)
@@ -136,14 +138,20 @@ def lost(trial: optuna.trial.FrozenTrial) -> bool:
     return "attempts" in trial.user_attrs
 
 
-def test_a_lost_node_costs_no_trial(tmp_path: Path, cluster: Cluster, engine: RayEngine) -> None:
+@pytest.mark.parametrize("n_done", [0, 2])
+def test_a_lost_node_costs_no_trial(
+    tmp_path: Path, cluster: Cluster, engine: RayEngine, n_done: int
+) -> None:
+    """Lost while its first workers start, and while they work."""
     whole = search(tmp_path / "a", Slowly(0.5), local(2), 16, VARIED)
     node = cluster.add_node(num_cpus=2, object_store_memory=150_000_000)
     cluster.wait_for_nodes()
     larger = replace(engine, n_jobs=6)
     pid = os.fork()
     if pid == 0:
-        time.sleep(4)
+        while not tmp_path.joinpath("b").exists() or done(tmp_path / "b") < n_done:
+            time.sleep(0.1)
+        time.sleep(1)
         for process in psutil.process_iter(["cmdline"]):
             if "raylet" in " ".join(process.info["cmdline"] or ()) and process.pid in pids(node):
                 process.kill()
@@ -208,6 +216,28 @@ def test_latency_is_measured_on_the_node_that_is_there_for_it(engine: RayEngine)
     assert source.found.values["latency_ms"] > 0
     assert ray.cluster_resources()["latency"] == 1
     assert "latency" not in ray.available_resources()  # the gauge has it
+
+
+def fall() -> None:
+    os._exit(3)
+
+
+@dataclass
+class Endless(Gone):
+    """A Source whose jobs never run out."""
+
+    n_given: int = 0
+
+    def next(self) -> Job | None:
+        self.n_given += 1
+        return Job(str(self.n_given), TINY)
+
+
+def test_workers_that_fall_as_they_start_end_the_run(engine: RayEngine) -> None:
+    source = Endless([])
+    with pytest.raises(StudyError, match=r"^no worker can be started: its worker"):
+        replace(engine, n_jobs=2, prepare=fall).run(source, Searching(Slowly()))
+    assert 3 <= source.n_given <= 6  # more than fit in at once
 
 
 def test_a_trial_that_fits_nowhere_is_refused(cluster: Cluster) -> None:

@@ -3,6 +3,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import product
@@ -222,6 +223,17 @@ def test_is_alive_knows_this_machine_only(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(os, "kill", refuse)
     assert is_alive(gethostname(), 1) is True
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="zombies are told from /proc")
+def test_is_alive_takes_a_zombie_for_dead() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        until = time.monotonic() + 20
+        while is_alive(gethostname(), process.pid) and time.monotonic() < until:
+            time.sleep(0.01)
+        os.kill(process.pid, 0)  # it still has its number: nobody has asked how it ended
+        assert is_alive(gethostname(), process.pid) is False
+    assert process.returncode == 0
 
 
 def test_an_older_study_without_a_run_is_shown(

@@ -40,7 +40,6 @@ from nasattn.cli.folders import check_folder, make_folder
 from nasattn.cli.machine import machine_turns
 from nasattn.cli.options import DEFAULT_STORAGE
 from nasattn.cli.study import prepare
-from nasattn.cli.words import duration, plural, printable
 from nasattn.data.named import DATASETS
 from nasattn.errors import AblationError, shown
 from nasattn.evaluate import Setting, check_device, evaluate
@@ -59,6 +58,7 @@ from nasattn.search.storage import (
 )
 from nasattn.spec import read_value
 from nasattn.train.loop import Epoch
+from nasattn.words import duration, plural, printable
 from nasattn.zoo import read_network
 
 SILENCE = 30  # seconds after which a log that is no terminal gets a line

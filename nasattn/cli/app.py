@@ -13,8 +13,8 @@ from rich.markup import escape
 
 from nasattn import __version__
 from nasattn.cli.options import DEFAULT_STORAGE, Plugins, Storage, decimal, name_of, number
-from nasattn.cli.words import printable
 from nasattn.errors import NasattnError
+from nasattn.words import printable
 
 app = typer.Typer(
     name="nasattn",
@@ -303,6 +303,64 @@ def evaluate(
     split = split.replace("-", "_")
     choice = Choice(init, data, resolution, split, mean, std, device, threads)
     evaluate_command(target, choice, json_file=json, csv_file=csv, cache_dir=cache_dir())
+
+
+@app.command()
+def explain(
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            help="Weights files or networks by name (with --init), then pictures or folders.",
+            metavar="WEIGHTS... [PICTURES...]",
+        ),
+    ],
+    pictures: Annotated[
+        list[str] | None, name_of("A picture or a folder of them; repeatable.", "PATH")
+    ] = None,
+    data: Annotated[
+        str | None, name_of("Val-select pictures of a data set; names of classes, normalisation.")
+    ] = None,
+    n: Annotated[int, number("Pictures drawn from a folder or a data set.")] = 8,
+    seed: Annotated[int, number("Seed of that draw and of random orders.")] = 0,
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="[each predicted one]", metavar="NAME")
+    ] = None,
+    attention: Annotated[
+        bool, typer.Option("--attention", help="Show what attention modules do, too.")
+    ] = False,
+    resolution: Annotated[int | None, number("Side of the pictures, in pixels.")] = None,
+    init: Annotated[
+        list[str] | None,
+        name_of("Weights of a named network: .npz, .pth, 'torchvision'; repeatable.", "FILE"),
+    ] = None,
+    mean: Annotated[str | None, name_of("Normalisation, as 0.485,0.456,0.406.", "R,G,B")] = None,
+    std: Annotated[str | None, name_of("Normalisation, as 0.229,0.224,0.225.", "R,G,B")] = None,
+    device: Annotated[str, name_of("cpu, cuda, cuda:1, ...")] = "cpu",
+    threads: Annotated[int, number("Processor threads.")] = 1,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The sheet.", metavar="FILE.png")] = Path(
+        "explain.png"
+    ),
+    json: Annotated[Path | None, name_of("Write all figures as JSON.", "FILE")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Show where networks look (Grad-CAM), and whether their maps matter."""
+    from nasattn.cli.explain import Choice, explain_command
+
+    choice = Choice(
+        pictures=tuple(pictures or ()),
+        data=data,
+        n=n,
+        seed=seed,
+        resolution=resolution,
+        init=tuple(init or ()),
+        mean=mean,
+        std=std,
+        class_name=class_name,
+        attention=attention,
+        device=device,
+        threads=threads,
+    )
+    explain_command(targets, choice, out=out, json_file=json, cache_dir=cache_dir())
 
 
 @app.command()

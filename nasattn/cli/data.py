@@ -6,8 +6,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from nasattn.cli.words import printable
 from nasattn.data import ImageData, Skipped, load_data
+from nasattn.words import printable
 
 SHOWN = 5
 

@@ -17,7 +17,6 @@ from nasattn.cli.detect_scores import METRICS, checked, means, percent, show_sco
 from nasattn.cli.epochs import EpochLines
 from nasattn.cli.folders import RunFolder, check_folder, check_target, one_writer
 from nasattn.cli.machine import Machine, check_params, machine_turns, plain_memory_errors
-from nasattn.cli.words import plural
 from nasattn.cost import count_params
 from nasattn.data.augment import Normalise
 from nasattn.detect.coco import CocoSplit, check_objects, read_split, same_classes
@@ -33,6 +32,7 @@ from nasattn.pretrained import read_pretrained
 from nasattn.spec import Spec, parse
 from nasattn.tensor_file import read_tensors, write_tensors
 from nasattn.turns import Turns
+from nasattn.words import plural
 from nasattn.zoo import read_network
 
 DETECTOR = "detector.safetensors"

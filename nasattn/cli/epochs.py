@@ -10,7 +10,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from nasattn.cli.words import duration, plural
+from nasattn.words import duration, plural
 
 WIDTH = 9  # of a column
 

@@ -20,7 +20,6 @@ from nasattn.cli.folders import check_target, write_result
 from nasattn.cli.machine import check_params, plain_memory_errors
 from nasattn.cli.tables import add_row, number_column, table
 from nasattn.cli.train import fit_words, share_words
-from nasattn.cli.words import plural
 from nasattn.data import ImageData, Split, is_here, open_test
 from nasattn.data.augment import Normalise
 from nasattn.errors import EvaluationError, StudyError, UnknownNameError
@@ -31,6 +30,7 @@ from nasattn.tensor_file import TensorFile, read_tensors
 from nasattn.train.loop import to_tensors
 from nasattn.train.metrics import Answers, Share, measure_answers
 from nasattn.weights import Facts
+from nasattn.words import plural
 from nasattn.zoo import read_network
 
 MOST_CLASSES, MOST_MISTAKES = 20, 10  # rows on the screen

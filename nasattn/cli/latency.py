@@ -19,7 +19,6 @@ from nasattn.cli.folders import check_target, write_result
 from nasattn.cli.machine import check_here, check_params, machine_turns
 from nasattn.cli.show import check_pictures
 from nasattn.cli.tables import add_row, name_column, number_column, table
-from nasattn.cli.words import plural
 from nasattn.cost.bench import N_PICTURES, Bench, Measured
 from nasattn.cost.features import arch_features
 from nasattn.cost.latency import Latency
@@ -33,6 +32,7 @@ from nasattn.runtimes.protocol import Effort
 from nasattn.runtimes.spec import RuntimeSpec
 from nasattn.space import load_space
 from nasattn.train.loop import to_tensors
+from nasattn.words import plural
 from nasattn.zoo import NamedNetwork, read_network
 
 MOST_PIXELS = 64  # of the pictures that are loaded; larger ones are made from these

@@ -11,12 +11,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from nasattn.baselines.baseline import PICTURES
-from nasattn.cli.front import front_words
-from nasattn.cli.progress import ARCH_ID, BASELINE, WIDTH
+from nasattn.cli.progress import ARCH_ID, WIDTH
 from nasattn.cli.study import note_environment
-from nasattn.cli.words import plural, printable
 from nasattn.errors import StudyError
 from nasattn.report import Front
+from nasattn.report.front_table import BASELINE, front_words
 from nasattn.search.driver import Ending
 from nasattn.search.engines.engine import Engine, Work
 from nasattn.search.look_up import LookUpAgain, TableEvaluator, search_table
@@ -25,6 +24,7 @@ from nasattn.search.table import read_table
 from nasattn.search.trials import is_new
 from nasattn.space import SearchSpace
 from nasattn.train.loop import Epoch
+from nasattn.words import plural, printable
 
 if TYPE_CHECKING:
     from nasattn.cli.search import Run
@@ -59,9 +59,9 @@ class LookingUp:
             lines.append(f"not in the table, so counted, for {where}: {', '.join(counted)}")
         return lines
 
-    def words(self, front: Front) -> str:
+    def words(self, front: Front) -> list[str]:
         about = f"{', '.join(self.evaluator.table.columns)}: as {self.evaluator.table.name} says"
-        return "\n".join(filter(None, (front_words(replace(front, objectives=())), about)))
+        return [*front_words(replace(front, objectives=())), about]
 
     @property
     def travelling(self) -> int:

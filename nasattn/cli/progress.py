@@ -11,13 +11,13 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from nasattn.cli.words import duration
 from nasattn.objectives import Objective
+from nasattn.report.front_table import BASELINE
 from nasattn.search.spec import StudySpec
 from nasattn.search.trials import counts, is_new
 from nasattn.train.loop import Epoch
+from nasattn.words import duration
 
-BASELINE = "★"
 WIDTH = 10  # of a column
 ARCH_ID = 12  # digits
 SILENCE = 30  # seconds after which a log that is no terminal gets a line

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.progress import Progress
 
 from nasattn.cli.look_up import look_up
-from nasattn.cli.words import plural, printable
 from nasattn.cost import PieceCounter
 from nasattn.errors import StudyError, UnknownNameError
 from nasattn.evaluate import needed
@@ -22,6 +21,7 @@ from nasattn.search.replay import Counting, Replay, read_config, replay
 from nasattn.search.spec import TABLE, StudySpec
 from nasattn.search.storage import open_storage, without_password
 from nasattn.space import SearchSpace
+from nasattn.words import plural, printable
 
 
 def replay_command(name: str, *, storage: str, table: str | None, latency_model: str | None) -> int:

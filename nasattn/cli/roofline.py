@@ -14,12 +14,12 @@ from nasattn.baselines.baseline import Pictures
 from nasattn.cli.machine import check_params, check_threads, plain_memory_errors
 from nasattn.cli.show import check_pictures, count
 from nasattn.cli.tables import add_row, number_column, table
-from nasattn.cli.words import plural
 from nasattn.cost import StaticCost
 from nasattn.cost.layer_times import LayerTimes
 from nasattn.cost.peak import Peak, measure_peak
 from nasattn.cost.roofline import RoofedLayer, Roofline, Total, measure_roofline, sum_up
 from nasattn.evaluate import check_device
+from nasattn.words import plural
 from nasattn.zoo import NamedNetwork, read_network
 
 LESS = "choose a lower --resolution or a smaller network"

@@ -15,17 +15,17 @@ from nasattn.cli.commands import storage_option, typed
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.engines import open_engine
 from nasattn.cli.folders import check_folder, make_folder
-from nasattn.cli.front import front_table, front_words
+from nasattn.cli.front import lines, terminal_table
 from nasattn.cli.look_up import LookingUp, look_up
 from nasattn.cli.machine import check_here, machine_turns
 from nasattn.cli.progress import SearchProgress
 from nasattn.cli.selection import select
 from nasattn.cli.study import prepare
-from nasattn.cli.words import plural
 from nasattn.evaluate import Setting, TrainingEvaluator, check_device
 from nasattn.library import shipped
 from nasattn.objectives import Cost, Direction, get_objective
 from nasattn.report import Front, read_front, write_front
+from nasattn.report.front_table import front_words
 from nasattn.search.control import control_of, share_start
 from nasattn.search.driver import Ending
 from nasattn.search.engines.engine import Engine, Work
@@ -43,6 +43,7 @@ from nasattn.search.storage import (
 )
 from nasattn.search.trials import counts
 from nasattn.space import SearchSpace, load_space
+from nasattn.words import plural
 
 ENDINGS: dict[Ending, str] = {
     "budget": "",
@@ -171,7 +172,7 @@ class Way(Protocol):
     def plan(self) -> list[str]:
         """What is about to happen, in lines of at most 80 columns for usual names."""
 
-    def words(self, front: Front) -> str:
+    def words(self, front: Front) -> list[str]:
         """How far a front's figures can be trusted."""
 
     @property
@@ -214,7 +215,7 @@ class Training:
             f"{plural(spec.threads, 'thread')}" + STOPPING[spec.early_stop],
         ]
 
-    def words(self, front: Front) -> str:
+    def words(self, front: Front) -> list[str]:
         return front_words(front)
 
     @property
@@ -345,8 +346,8 @@ def show_front(console: Console, study: optuna.Study, way: Way, folder: Path, st
         console.print(f"no network finished yet{tried}")
         return
     paths = write_front(front, folder)
-    console.print(front_table(front))
-    console.print(way.words(front), style="dim", markup=False)
+    console.print(terminal_table(front))
+    console.print(lines(way.words(front)), style="dim", markup=False)
     console.print(f"\nwritten: {', '.join(map(str, paths))}", markup=False, soft_wrap=True)
     look = f"nasattn dashboard{storage_option(storage)}"
     console.print(f"look at it: {look}", markup=False, soft_wrap=True)

@@ -9,12 +9,13 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from nasattn.cli.progress import ARCH_ID, BASELINE, WIDTH
-from nasattn.cli.words import duration, plural
+from nasattn.cli.progress import ARCH_ID, WIDTH
 from nasattn.objectives import OBJECTIVES
+from nasattn.report.front_table import BASELINE
 from nasattn.search.engines.engine import Engine, Work
 from nasattn.search.selection import finalists, missing, run_selection
 from nasattn.search.spec import StudySpec
+from nasattn.words import duration, plural
 
 
 def select(

@@ -13,10 +13,10 @@ from nasattn.cli.folders import check_target, write_result
 from nasattn.cli.latency import Wanted, set_scene
 from nasattn.cli.machine import check_here, machine_turns
 from nasattn.cli.tables import add_row, name_column, number_column, table
-from nasattn.cli.words import plural
 from nasattn.cost.self_check import CLOSE, SHARE, TAU, Twice, busy_core, measure_twice
 from nasattn.runtimes.protocol import Effort
 from nasattn.runtimes.spec import HERE, RuntimeSpec
+from nasattn.words import plural
 
 N_NETWORKS, SPACE, RESOLUTION, CLASSES = 20, "mobile", 32, 10
 PLACES: dict[str, Callable[[], AbstractContextManager[None]]] = {

@@ -11,10 +11,10 @@ from rich.table import Column, Table
 
 from nasattn.cli.commands import storage_option
 from nasattn.cli.tables import add_row, name_column, number_column, table
-from nasattn.cli.words import duration, plural, printable
 from nasattn.search.outcomes import BUDGET, Outcome
 from nasattn.search.status import Reasons, Run, State, StudyStatus, read_all, read_status
 from nasattn.search.storage import open_storage, without_password
+from nasattn.words import duration, plural, printable
 
 MOST = 8  # reasons that are shown
 LONGEST = 160  # characters of a text that somebody else wrote

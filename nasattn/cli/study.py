@@ -3,11 +3,11 @@
 import optuna
 from rich.console import Console
 
-from nasattn.cli.words import printable
 from nasattn.evaluate import Setting
 from nasattn.objectives import Cost
 from nasattn.search.environment import environment
 from nasattn.search.storage import short
+from nasattn.words import printable
 
 LONG = 50  # characters
 

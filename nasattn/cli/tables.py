@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Column, Table
 from rich.text import Text
 
-from nasattn.cli.words import printable
+from nasattn.words import printable
 
 
 def table(*columns: Column | str, title: str | None = None, tight: bool = False) -> Table:

@@ -17,7 +17,6 @@ from nasattn.cli.data import load_with_progress
 from nasattn.cli.epochs import EpochLines
 from nasattn.cli.folders import RunFolder, check_folder, check_target, one_writer, write_result
 from nasattn.cli.machine import Machine, check_params, machine_turns, plain_memory_errors
-from nasattn.cli.words import plural
 from nasattn.data import ImageData, Split
 from nasattn.data.augment import Normalise
 from nasattn.data.load import MAX_RESOLUTION, MIN_RESOLUTION
@@ -34,6 +33,7 @@ from nasattn.train.metrics import Share, measure_answers
 from nasattn.train.recipe import Recipe, from_named
 from nasattn.turns import Turns
 from nasattn.weights import Facts
+from nasattn.words import plural
 from nasattn.zoo import NamedNetwork, read_network
 
 WEIGHTS, CURVE = "weights.safetensors", "curve.csv"

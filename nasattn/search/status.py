@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 from optuna.storages import BaseStorage
@@ -142,7 +143,10 @@ def _find(storage: BaseStorage, name: str) -> Any:
 
 
 def is_alive(host: str, pid: int) -> bool | None:
-    """Whether a process is there; None where that cannot be told from this machine."""
+    """Whether a process runs; None where that cannot be told from this machine.
+
+    One that has ended is kept as a zombie until its parent asks; in a container, often for ever.
+    """
     if host != socket.gethostname() or sys.platform == "win32" or pid <= 0:
         return None
     try:
@@ -151,7 +155,15 @@ def is_alive(host: str, pid: int) -> bool | None:
         return True
     except (ProcessLookupError, OverflowError):
         return False
-    return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether Linux says so of a process, after its name in brackets."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2][1] == "Z"
+    except (OSError, IndexError):
+        return False
 
 
 def _read(storage: BaseStorage, study: Any, now: datetime) -> StudyStatus:

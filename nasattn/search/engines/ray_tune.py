@@ -53,7 +53,7 @@ class RayEngine:
 
     def run(self, source: Source, work: Work) -> None:
         """Run a source's jobs until it is over. Raises StudyError where no worker can start."""
-        bridge = _Bridge(source)
+        bridge = _Bridge(source, self.n_jobs)
         trainable = tune.with_parameters(_Worker, prepare=self.prepare, work=work)
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": self.cpus, "gpu": self.gpus}),
@@ -118,6 +118,7 @@ class _Bridge:
     """What Tune's searcher and scheduler share: the source, and the trials that run."""
 
     source: Source
+    n_jobs: int
 
     def __post_init__(self) -> None:
         self.jobs: dict[str, Job] = {}  # by Tune's trial id
@@ -125,6 +126,7 @@ class _Bridge:
         self.reasons: dict[str, tuple[str, str]] = {}  # why a trial is lost; and a trace
         self.done: dict[str, Any] = {}  # an Evaluation
         self.stood = False  # whether a worker ever took a job
+        self.fallen = 0  # workers that were lost while none did
         self.failure: Exception | None = None  # that ends the run
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
@@ -153,7 +155,8 @@ class _Bridge:
             self.source.finished(job, self.done.pop(trial_id))
             return
         reason, trace = self.reasons.pop(trial_id, ("its worker was lost", ""))
-        if not self.stood:
+        self.fallen += not self.stood
+        if self.fallen > self.n_jobs:  # more than all at once: not a node that was lost
             self.failure = StudyError(f"no worker can be started: {reason}")
             return
         self.source.lost(job, reason, trace)

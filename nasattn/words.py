@@ -1,4 +1,4 @@
-"""Words for a terminal: counted nouns, times, text that steers nothing."""
+"""Words for people: counted nouns, times, text that steers nothing."""
 
 
 def plural(n: int, noun: str) -> str:
