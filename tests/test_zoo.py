@@ -15,7 +15,6 @@ from nasattn.attention.table import ATTENTIONS
 from nasattn.baselines import BASELINES, get_baseline
 from nasattn.baselines.baseline import COUNTED, PICTURES, Pictures, Published
 from nasattn.cli import main
-from nasattn.cli.show import other_fields
 from nasattn.cli.zoo import count_words
 from nasattn.cost import StaticCost, count_cost
 from nasattn.cost.layers import Layer, count_layers
@@ -23,6 +22,7 @@ from nasattn.errors import ArchitectureError, UnknownNameError
 from nasattn.model import build_model
 from nasattn.parts import StageSpec, StemSpec
 from nasattn.references import REFERENCES
+from nasattn.report.stages import other_fields
 from nasattn.zoo import (
     ZOO,
     Check,

@@ -628,6 +628,31 @@ def show(
 
 
 @app.command()
+def draw(
+    networks: Annotated[
+        list[str],
+        typer.Argument(
+            help="One network, or two to compare: names, JSON files, or trials as STUDY/17.",
+            metavar="NETWORK",
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="[NETWORK.svg]", metavar="FILE.svg|png")
+    ] = None,
+    resolution: Annotated[
+        int | None, number("Side of the pictures, in pixels. [as published]")
+    ] = None,
+    classes: Annotated[int | None, number("Number of classes. [as published]")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    plugin: Plugins = None,
+) -> None:
+    """Draw a network, or what differs between two, as SVG or PNG."""
+    from nasattn.cli.draw import draw_command
+
+    draw_command(networks, out, resolution, classes, storage)
+
+
+@app.command()
 def roofline(
     networks: Annotated[
         list[str], typer.Argument(help="Networks by name, or JSON files.", metavar="NETWORK...")

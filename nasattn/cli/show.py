@@ -1,7 +1,7 @@
 """`nasattn show`: one network."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 
@@ -21,7 +21,7 @@ from nasattn.data.load import MAX_RESOLUTION, MIN_RESOLUTION
 from nasattn.errors import ArchitectureError
 from nasattn.evaluate import one_line
 from nasattn.objectives import OBJECTIVES
-from nasattn.parts import HeadSpec, Part
+from nasattn.report.stages import StageRow, stage_rows
 from nasattn.zoo import NamedNetwork, check_published, read_network
 
 MAX_CLASSES = 100_000
@@ -156,49 +156,8 @@ def figures(layer: Layer, macs: int) -> tuple[str, str, str]:
 
 def stage_table(arch: Architecture, resolution: int) -> Table:
     """A row for the stem, each stage, the head, and what holds for the whole network."""
-    numbers = map(number_column, ("map", "width", "depth", "expansion", "kernel"))
-    made = table("part", *numbers, "attention", "other", tight=True)
-    sizes = arch.map_sizes(resolution)
-    stem = arch.stem
-    words = other_fields(stem, shown=("width", "stride", "kernel"))
-    add_row(made, ("stem", str(sizes[0]), str(stem.width), "1", "", str(stem.kernel), "", words))
-    for i, (size, stage) in enumerate(zip(sizes[1:], arch.stages, strict=True)):
-        spec = stage.attention
-        options = " ".join(f"{k}={v}" for k, v in (spec.model_extra or {}).items())
-        words = "" if spec.kind == "none" else f"{spec.kind} {spec.placement} {options}"
-        cells = (f"stage {i}", size, stage.width, stage.depth, f"{stage.expansion:g}", stage.kernel)
-        shown = ("width", "depth", "stride", "expansion", "kernel", "attention")
-        add_row(made, (*map(str, cells), words, other_fields(stage, shown)))
-    if arch.fusion.kind != "none":
-        add_row(made, ("fusion", *[""] * 6, other_fields(arch.fusion)))
-    rest = other_fields(arch.head, shown=("conv_width", "pooling", "gem_p", "gem_learnable"))
-    words = f"{pooling_words(arch.head)} {rest}".strip()
-    add_row(made, ("head", str(sizes[-1]), str(arch.out_chs), *[""] * 4, words))
-    if words := other_fields(arch, shown=("stem", "stages", "fusion", "head")):
-        add_row(made, ("whole", *[""] * 6, words))
+    part, *numbers, attention, other = StageRow._fields
+    made = table(part, *map(number_column, numbers), attention, other, tight=True)
+    for row in stage_rows(arch, resolution):
+        add_row(made, row)
     return made
-
-
-def pooling_words(head: HeadSpec) -> str:
-    """How the final map is pooled."""
-    if head.pooling != "gem":
-        return f"{head.pooling} pooling"
-    return "gem pooling, learnable p" if head.gem_learnable else f"gem pooling p={head.gem_p:g}"
-
-
-def other_fields(part: Part, shown: Collection[str] = ()) -> str:
-    """What a part's columns do not show: every further field that is not at its default."""
-    fields = part.model_dump(mode="json", exclude_defaults=True)
-    return " ".join(
-        str(value) if name == "block" else f"{name}={_compact(value)}"
-        for name, value in fields.items()
-        if name not in shown
-    )
-
-
-def _compact(value: object) -> str:
-    """A plain value in a few letters; a nested part as `kind(option=value)`."""
-    if not isinstance(value, dict):
-        return f"{value:g}" if isinstance(value, float) else str(value).lower()
-    rest = ",".join(f"{k}={_compact(v)}" for k, v in value.items() if k != "kind")
-    return f"{value.get('kind', '')}({rest})" if rest else str(value.get("kind"))

@@ -33,7 +33,7 @@ HEAD = (5.0, 2.5)  # an arrow's head: its length, half its width
 
 @dataclass(frozen=True)
 class Rectangle:
-    """A filled, outlined rectangle; `role` says what it stands for (an SVG class)."""
+    """A filled, outlined rectangle; `role` says what it stands for (SVG: data-role)."""
 
     x: float
     y: float
@@ -212,7 +212,7 @@ def _escaped(text: str) -> str:
 def _attributes(**values: str | float | None) -> str:
     """` name="value"` for each that is neither None nor empty."""
     shown = {
-        name.replace("_", "-").removesuffix("-"): _n(v) if isinstance(v, int | float) else v
+        name.replace("_", "-"): _n(v) if isinstance(v, int | float) else v
         for name, v in values.items()
         if v is not None and v != ""
     }
@@ -221,7 +221,7 @@ def _attributes(**values: str | float | None) -> str:
 
 def _svg_rectangle(r: Rectangle) -> str:
     attributes = _attributes(
-        class_=r.role,
+        data_role=r.role,
         x=r.x,
         y=r.y,
         width=r.width,
@@ -242,7 +242,7 @@ def _svg_line(line: Line) -> Iterator[str]:
         points[-1] = ((x0 + x1) / 2, (y0 + y1) / 2)
         yield f'<path d="M{_points((tip, *corners))}Z"{_attributes(fill=line.stroke)}/>'
     attributes = _attributes(
-        class_=line.role,
+        data_role=line.role,
         points=_points(points),
         fill=NONE,
         stroke=line.stroke,
@@ -262,7 +262,7 @@ def _dash(dashed: bool) -> str | None:
 
 def _svg_text(text: Text) -> str:
     attributes = _attributes(
-        class_=text.role,
+        data_role=text.role,
         x=text.x,
         y=text.y,
         font_size=None if text.size == SIZE else text.size,

@@ -80,10 +80,10 @@ def _stem(arch: Architecture, size: int) -> dict[str, str]:
         "map": square(size),
         "channels": str(stem.width),
         "blocks": str(stem.convs),
-        "block": "conv, max pool" if stem.pool else "conv",
+        "block": "conv",
         "kernel": square(stem.kernel),
         "attention": attention_words(stem.attention),
-        "other": "" if bare else NORMS[stem.norm],
+        "other": _listed(("max pool" if stem.pool else "", "" if bare else NORMS[stem.norm])),
     }
 
 
