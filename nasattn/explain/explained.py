@@ -61,11 +61,11 @@ def explain(
 
 def joined_heat(parts: Sequence[HeatMaps]) -> HeatMaps:
     """The maps of several batches as one."""
-    maps, targets, probabilities = (
+    tensors = (
         torch.cat([getattr(part, name) for part in parts]).cpu()
-        for name in ("maps", "targets", "probabilities")
+        for name in ("maps", "targets", "predicted", "probabilities")
     )
-    return HeatMaps(maps, targets, probabilities, parts[0].layer)
+    return HeatMaps(*tensors, parts[0].layer)
 
 
 def joined_rows(parts: Sequence[Sequence[AttentionMap]]) -> tuple[AttentionMap, ...]:
