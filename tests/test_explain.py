@@ -448,7 +448,7 @@ def test_explain_writes_a_sheet_and_all_figures(
     assert max(map(len, out.splitlines())) <= 80
     assert out.rstrip().endswith("written: explain.png, found.json")
     assert "tiny: mean % of 7 pictures" in out
-    assert "(se) factors: channels" in out
+    assert re.search(r" se +[\d.]+ to [\d.]+ +[\d.]+ to [\d.]+ +100.0", out)
     with Image.open("explain.png") as sheet:
         assert sheet.size[0] == CELL + 3 * GAP + 4 * (CELL + GAP) + 2 * GAP
     found = json.loads(Path("found.json").read_text())
@@ -542,6 +542,7 @@ def test_explain_skips_and_names_what_cannot_be_read_in_a_folder(
         (["W"], "no picture: name picture files or folders"),
         (["P"], "no network: name a .safetensors file"),
         (["W", "resnet999", "P"], "unknown network, picture or folder 'resnet999'; did you mean"),
+        (["W", ""], "unknown network, picture or folder ''"),
         (["W", "gone.png"], "gone.png: there is no such picture or folder"),
         (["gone.safetensors", "P"], "gone.safetensors: there is no such file"),
         (["W", "text.png"], "text.png: not a picture that we know"),
