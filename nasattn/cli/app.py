@@ -344,7 +344,8 @@ def explain(
     plugin: Plugins = None,
 ) -> None:
     """Show where networks look (Grad-CAM), and whether their maps matter."""
-    from nasattn.cli.explain import Choice, explain_command
+    from nasattn.cli.explain import explain_command
+    from nasattn.cli.explain_networks import Choice
 
     choice = Choice(
         pictures=tuple(pictures or ()),

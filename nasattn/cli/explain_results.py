@@ -4,15 +4,17 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.table import Column
 from torch import Tensor
 
 from nasattn.cli.tables import add_row, number_column, table
-from nasattn.explain import AttentionMap, Faithfulness
+from nasattn.explain import Faithfulness
 from nasattn.explain.faithfulness import NEEDED, REFERENCES, Difference
 from nasattn.report.explanation_sheet import Block, Row
 from nasattn.words import plural
 
 MOST_LINES = 24  # of the table on the screen
+MOST_NAME = 18  # letters of a network's name that are never folded
 FAIR = "shuffled"  # the reference that a map must beat to matter
 
 
@@ -24,7 +26,9 @@ def known_truth(row: Row, block: Block) -> str | None:
 def show(console: Console, rows: Sequence[Row], blocks: Sequence[Block]) -> None:
     """A row a picture and network, then what each network's maps are worth."""
     numbers = map(number_column, ("score", "deletion", "insertion"))
-    made = table("picture", "network", "predicted", *numbers)
+    whole = min(max(len(block.name) for block in blocks), MOST_NAME)
+    network = Column("network", overflow="fold", min_width=whole)
+    made = table("picture", network, "predicted", *numbers)
     lines = [line for i, row in enumerate(rows) for line in picture_lines(i, row, blocks)]
     for line in lines[:MOST_LINES]:
         add_row(made, line)
@@ -33,8 +37,8 @@ def show(console: Console, rows: Sequence[Row], blocks: Sequence[Block]) -> None
     console.print(f"in %; low deletion and high insertion are good{more}", style="dim")
     for block in blocks:
         show_worth(console, block)
-        for attention in block.explained.attention:
-            console.print(attention_words(attention), style="dim", soft_wrap=False)
+        if block.explained.attention:
+            show_attention(console, block)
 
 
 def picture_lines(i: int, row: Row, blocks: Sequence[Block]) -> Iterable[tuple[str, ...]]:
@@ -110,18 +114,22 @@ def verdict(name: str, found: Faithfulness) -> str:
     return f"{words}; on one at least it is not shown to beat: {', '.join(others)}"
 
 
-def attention_words(row: AttentionMap) -> str:
-    """One module's line: what it does to channels and pixels over all pictures."""
+def show_attention(console: Console, block: Block) -> None:
+    """What each attention module does to channels and pixels, over all pictures."""
+    made = table("attention", "kind", *map(number_column, ("channels", "pixels", "fit %")))
+    for row in block.explained.attention:
+        fitted = "adds" if row.adds else f"{100 * float(row.fitted.mean()):.1f}"
+        cells = (bounds(row.channels), bounds(row.spatial), fitted)
+        add_row(made, (row.name, row.kind, *cells))
+    console.print(made, soft_wrap=False)
+    words = "factors, lowest to highest, and how much of the output they account for"
+    if any(row.adds for row in block.explained.attention):
+        words += "; of what adds to its input, the size of that beside the input's"
+    console.print(words, style="dim", soft_wrap=False)
 
-    def bounds(values: Tensor) -> str:
-        return f"{float(values.min()):.3g} to {float(values.max()):.3g}"
 
-    what = "adds, as shares of its input" if row.adds else "factors"
-    words = f"{row.name} ({row.kind}) {what}: channels {bounds(row.channels)}, "
-    words += f"pixels {bounds(row.spatial)}"
-    if not row.adds:
-        words += f"; they account for {100 * float(row.fitted.mean()):.1f} %"
-    return words
+def bounds(values: Tensor) -> str:
+    return f"{float(values.min()):.3g} to {float(values.max()):.3g}"
 
 
 def plain(rows: Sequence[Row], blocks: Sequence[Block]) -> dict[str, Any]:

@@ -61,11 +61,9 @@ def explain(
 
 def joined_heat(parts: Sequence[HeatMaps]) -> HeatMaps:
     """The maps of several batches as one."""
-    maps, targets, probabilities = (
-        torch.cat([getattr(part, name) for part in parts]).cpu()
-        for name in ("maps", "targets", "probabilities")
-    )
-    return HeatMaps(maps, targets, probabilities, parts[0].layer)
+    names = ("maps", "targets", "predicted", "probabilities")
+    joined = {name: torch.cat([getattr(part, name) for part in parts]).cpu() for name in names}
+    return replace(parts[0], **joined)
 
 
 def joined_rows(parts: Sequence[Sequence[AttentionMap]]) -> tuple[AttentionMap, ...]:

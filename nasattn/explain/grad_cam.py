@@ -29,18 +29,15 @@ class HeatMaps:
     """Where a layer's map speaks for a class, and what the network says of the pictures.
 
     Shapes: maps (N, h, w), at least 0, of the layer's own size; targets (N,) int64, the classes
-    that they speak for; probabilities (N, classes), the softmax of the logits.
+    that they speak for; predicted (N,) int64, those of the highest logits; probabilities
+    (N, classes), the softmax of the logits.
     """
 
     maps: Tensor
     targets: Tensor
+    predicted: Tensor
     probabilities: Tensor
     layer: str
-
-    @property
-    def predicted(self) -> Tensor:
-        """The class of the highest logit, (N,)."""
-        return self.probabilities.argmax(1)
 
     @property
     def scores(self) -> Tensor:
@@ -94,7 +91,8 @@ def grad_cam(
         (gradient,) = torch.autograd.grad(chosen, kept)
     weights = gradient.mean((2, 3), keepdim=True)  # (N, K, 1, 1)
     maps = torch.relu((weights * kept[0].detach()).sum(1))  # (N, h, w)
-    return HeatMaps(maps, targets, logits.detach().softmax(1), layer)
+    logits = logits.detach()
+    return HeatMaps(maps, targets, logits.argmax(1), logits.softmax(1), layer)
 
 
 def last_map_layer(model: nn.Module, pictures: Tensor) -> str:

@@ -25,7 +25,7 @@ MOST_ATTENTION = 4  # modules of a network that are drawn
 FLAT = 1e-3  # a map that varies by less of its mean says something of channels alone
 FEW = 4  # pictures of a small sheet
 # Sizes of a cell, colours of a palette (None: all): what a small sheet tries, one after the other.
-ATTEMPTS = ((128, None), (96, None), (96, 128), (64, None), (64, 128), (48, 32))
+ATTEMPTS = ((128, None), (96, None), (96, 128), (80, 128), (64, 128), (48, 32))
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 Values = NDArray[np.float64]  # (h, w)
@@ -77,7 +77,7 @@ def explain_pictures(
 def to_png(sheet: Image.Image, colours: int | None = None) -> bytes:
     """A sheet as a PNG file; with a palette of so many colours it is smaller."""
     if colours is not None:
-        sheet = sheet.quantize(colours, dither=Image.Dither.NONE)
+        sheet = sheet.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     file = io.BytesIO()
     sheet.save(file, "PNG", optimize=True)
     return file.getvalue()
@@ -101,9 +101,12 @@ def draw_sheet(rows: Sequence[Row], blocks: Sequence[Block], *, cell: int = CELL
         top = HEAD + i * height
         largest = max((b.explained.pictures[i] for b in blocks), key=lambda x: x.shape[-1])
         paste(sheet, to_pixels(largest), (GAP, top), cell)
-        words = [row.name, *([f"true: {row.truth}"] if row.truth is not None else [])]
-        for j, text in enumerate(filter(None, words)):
-            write(draw, (GAP, top + cell + 2 + j * LINE), text, cell)
+        below = top + cell + 2
+        if row.name:
+            write(draw, (GAP, below), row.name, cell, end=True)
+            below += LINE
+        if row.truth is not None:
+            write(draw, (GAP, below), f"true: {row.truth}", cell)
         for block, modules, left in zip(blocks, chosen, starts, strict=False):
             draw_answer(sheet, draw, block, row, i, (left, top), cell)
             for j, module in enumerate(modules):
