@@ -36,7 +36,16 @@ from nasattn.fit import load_into
 from nasattn.layers import Blend
 from nasattn.model import build_model
 from nasattn.pretrained import read_pretrained
-from nasattn.report.sheet import CELL, GAP, HEAD, Block, Row, draw_sheet, explain_pictures, font
+from nasattn.report.explanation_sheet import (
+    CELL,
+    GAP,
+    HEAD,
+    Block,
+    Row,
+    draw_sheet,
+    explain_pictures,
+    font,
+)
 from nasattn.zoo import get_network
 from tests.command import assert_refused, nasattn
 
