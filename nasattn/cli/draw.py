@@ -10,7 +10,7 @@ from rich.console import Console
 from nasattn.arch import Architecture
 from nasattn.baselines.baseline import PICTURES, Pictures
 from nasattn.cli.show import check_pictures
-from nasattn.cli.words import printable
+from nasattn.words import printable
 from nasattn.errors import ArchitectureError, StudyError
 from nasattn.files import slug, write_bytes
 from nasattn.report.architecture_drawing import draw_architecture

@@ -4,7 +4,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from json import loads
+from json import dumps, loads
 from typing import Any
 
 from optuna.distributions import json_to_distribution
@@ -12,7 +12,7 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, Row, or_, select
+from sqlalchemy import Connection, Row, or_, select, update
 
 TRIALS = 500  # that are read at once; in between, others may write
 
@@ -61,6 +61,23 @@ class QuickStorage(RDBStorage):
                 self._set_trial_attr_without_commit(
                     session, models.TrialUserAttributeModel, trial_id, key, value
                 )
+
+    def set_study_system_attrs(self, study_id: int, attributes: Mapping[str, Any]) -> None:
+        """Several system attributes of a study, in one transaction."""
+        model = models.StudySystemAttributeModel
+        own = model.__table__
+        with _create_scoped_session(self.scoped_session, True) as session:
+            known = select(own.c.key).where(
+                own.c.study_id == study_id, own.c.key.in_([*attributes])
+            )
+            present = set(session.execute(known).scalars())
+            for key, value in attributes.items():
+                text = dumps(value)
+                if key in present:
+                    place = own.c.study_id == study_id, own.c.key == key
+                    session.execute(update(own).where(*place).values(value_json=text))
+                else:
+                    session.add(model(study_id=study_id, key=key, value_json=text))
 
 
 def _read(connection: Connection, rows: Sequence[Row[Any]]) -> list[FrozenTrial]:

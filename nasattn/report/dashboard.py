@@ -1,0 +1,260 @@
+"""What Optuna Dashboard shows of a study beside Optuna's own: a note for each trial and the study,
+pictures, and charts. All of it lies in the study's attributes and in its artifacts' folder, so any
+dashboard on that storage shows it.
+
+Attributes are written as the dashboard's own functions would; those read the whole study for each.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from nasattn.arch import Architecture
+from nasattn.errors import ArchitectureError, StudyError
+from nasattn.files import write_bytes
+from nasattn.report.architecture_drawing import draw_architecture
+from nasattn.report.curve_drawing import draw_curve
+from nasattn.report.front import read_front
+from nasattn.report.front_table import front_table, front_words
+from nasattn.report.markup import markdown_table
+from nasattn.report.plotly_chart import plotly_figure
+from nasattn.report.search_charts import is_ablation, search_charts
+from nasattn.report.trial_note import safe, trial_note
+from nasattn.search.history import GIVEN_UP
+from nasattn.search.quick import QuickStorage
+from nasattn.search.selection import Selected, read_selection
+from nasattn.search.trials import finished_networks, network_of
+
+SHARE = 0.05  # of a search's time that may go into what the dashboard shows
+# The dashboard reads all notes of a study for each of its trials: with more of them it would crawl.
+MOST_NOTES = 1000
+CHUNK = 16_000  # characters of an attribute; MySQL holds 65,535 bytes
+OWN = 1  # the version of a note that was written here; whoever edits it raises it
+
+# The dashboard's names of attributes of a study.
+ARTIFACT = "dashboard:artifacts:{trial}:{artifact}"
+TRIAL_NOTE, STUDY_NOTE = "dashboard:{trial}:note_", "dashboard:note_"
+PLOT = "dashboard:plot_data:{name}:"
+
+
+@dataclass
+class Review:
+    """Keeps what the dashboard shows of a study up to date; for the process that may write to it.
+
+    `folder` is the one of the artifacts. Told of trials as they finish, it takes a share of the
+    time at most; `catch_up` takes all that it needs.
+    """
+
+    study: optuna.Study
+    folder: Path
+    began: float = field(default_factory=time.monotonic)
+    spent: float = 0.0  # seconds
+    waiting: list[int] = field(default_factory=list)  # numbers of trials
+    drawing: float = 3.0  # seconds that the charts took last
+
+    @property
+    def room(self) -> float:
+        """Seconds that may be spent now."""
+        return SHARE * (time.monotonic() - self.began) - self.spent
+
+    def told(self, trial: FrozenTrial) -> None:
+        """A trial is finished: write its note, and the charts, as far as there is time."""
+        self.waiting.append(trial.number)
+        if self.room <= 0:
+            return
+        start = time.monotonic()
+        notes = _Notes(self.study, self.folder)
+        while self.waiting and time.monotonic() - start < self.room:
+            notes.write(self.waiting.pop(0))
+        if self.room - (time.monotonic() - start) > self.drawing:
+            before = time.monotonic()
+            write_charts(self.study)
+            self.drawing = time.monotonic() - before
+        self.spent += time.monotonic() - start
+
+    def finish(self) -> None:
+        """Bring all up to date, where that takes a small part of the search's own time."""
+        n = min(len(self.waiting), MOST_NOTES)
+        if self.drawing + 0.1 * n < 2 * SHARE * (time.monotonic() - self.began):
+            catch_up(self.study, self.folder)
+
+
+def catch_up(study: optuna.Study, folder: Path) -> bool:
+    """Write every note, picture and chart that is missing or old; returns whether there were any.
+
+    Notes that somebody has edited stay. Raises StudyError where the folder cannot be written.
+    """
+    notes = _Notes(study, folder)
+    changed = False
+    for number in notes.wanted():
+        changed |= notes.write(number)
+    changed |= write_charts(study)
+    return write_study_note(study) or changed
+
+
+def is_up_to_date(study: optuna.Study) -> bool:
+    """Whether the study's own note says that nothing has been finished since it was written."""
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    return attributes.get(STATE) == _state(study)
+
+
+STATE = "nasattn:reviewed"  # system attribute of a study: what was there at the last look
+
+
+def _state(study: optuna.Study) -> list[Any]:
+    trials = study.get_trials(deepcopy=False)
+    finished = sum(trial.state.is_finished() for trial in trials)
+    runs = sum(len(by) for by in study.user_attrs.get("selection", {}).values())
+    return [finished, runs]
+
+
+class _Notes:
+    """The notes of a study's trials, all read once."""
+
+    def __init__(self, study: optuna.Study, folder: Path) -> None:
+        self.study, self.folder = study, folder
+        self.stored = study._storage.get_study_system_attrs(study._study_id)
+        self.trials = study.get_trials(deepcopy=False)
+        self.selected: Mapping[str, Selected] = {}
+        if not is_ablation(study):
+            from nasattn.report.search_record import read_record
+
+            record = read_record(study)
+            self.selected = read_selection(study, record.objectives).judge()
+        settings = study.user_attrs.get("settings", {})
+        self.resolution = settings.get("resolution") or 224
+        self.n_classes = study.user_attrs.get("n_classes")
+        self.n_val = int(study.user_attrs.get("n_val", 0))
+
+    def wanted(self) -> list[int]:
+        """Trials in their order; of a long study the baselines, the best, and the latest."""
+        done = [t for t in self.trials if t.state.is_finished() and GIVEN_UP not in t.user_attrs]
+        if len(done) <= MOST_NOTES:
+            return [t.number for t in done]
+        first = [t.number for t in done if "baseline" in t.user_attrs]
+        first += [t.number for t in done if t.user_attrs.get("arch_id") in self.selected]
+        first += [row.trial for row in read_front(self.study).rows if row.on_front]
+        kept = dict.fromkeys([*first, *(t.number for t in reversed(done))])
+        return sorted([*kept][:MOST_NOTES])
+
+    def write(self, number: int) -> bool:
+        """Write one trial's note and pictures; False where nothing is new."""
+        trial = self.trials[number]
+        prefix = TRIAL_NOTE.format(trial=trial._trial_id)
+        if self.stored.get(f"{prefix}ver", OWN) != OWN:
+            return False  # somebody has edited it
+        arch = network_of(trial) if "architecture" in trial.user_attrs else None
+        links = {name: self.link(trial, i) for name, i in self.artifacts(trial).items()}
+        new: dict[str, Any] = {}
+        for name, data in self.pictures(trial, arch, links).items():
+            artifact = str(uuid.uuid4())
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_bytes(self.folder / artifact, data)
+            except OSError as e:
+                raise StudyError(f"{self.folder}: cannot be written ({e.strerror or e})") from e
+            key = ARTIFACT.format(trial=trial._trial_id, artifact=artifact)
+            kept: dict[str, Any] = {"artifact_id": artifact, "filename": name}
+            kept |= {"mimetype": "image/png", "encoding": None}
+            new[key] = json.dumps(kept)
+            links[name] = self.link(trial, artifact)
+        body = trial_note(
+            trial,
+            arch,
+            resolution=self.resolution,
+            selected=self.selected.get(trial.user_attrs.get("arch_id", "")),
+            links=links,
+        )
+        new |= _note(prefix, body, self.stored)
+        return _set(self.study, self.stored, new)
+
+    def link(self, trial: FrozenTrial, artifact: str) -> str:
+        return f"/artifacts/{self.study._study_id}/{trial._trial_id}/{artifact}"
+
+    def artifacts(self, trial: FrozenTrial) -> dict[str, str]:
+        """Ids of a trial's files, by name."""
+        own = ARTIFACT.format(trial=trial._trial_id, artifact="")
+        entries = [v for k, v in trial.system_attrs.items() if k.startswith("artifacts:")]
+        entries += [v for k, v in self.stored.items() if k.startswith(own)]
+        found = [json.loads(entry) for entry in entries]
+        return {one["filename"]: one["artifact_id"] for one in found if one}
+
+    def pictures(
+        self, trial: FrozenTrial, arch: Architecture | None, known: Iterable[str]
+    ) -> dict[str, bytes]:
+        """PNGs that are not there yet."""
+        attributes, found = trial.user_attrs, {}
+        if arch and "architecture.png" not in known:
+            title = attributes.get("baseline", attributes.get("arch_id", ""))
+            try:
+                drawing = draw_architecture(
+                    arch, title=title, resolution=self.resolution, num_classes=self.n_classes
+                )
+                found["architecture.png"] = drawing.png()
+            except ArchitectureError:  # no map of it is left at that resolution
+                pass
+        if attributes.get("curve") and "curve.png" not in known:
+            found["curve.png"] = draw_curve(attributes["curve"], self.n_val).png()
+        return found
+
+
+def write_charts(study: optuna.Study) -> bool:
+    """Write the charts of a search, as far as they have changed."""
+    stored = study._storage.get_study_system_attrs(study._study_id)
+    new: dict[str, Any] = {}
+    for name, chart in search_charts(study).items():
+        text = plotly_figure(chart).to_json() or ""
+        new |= _chunks(PLOT.format(name=name), text, stored)
+    return _set(study, stored, new)
+
+
+def write_study_note(study: optuna.Study) -> bool:
+    """Write the study's own note: its front, and how far that can be trusted."""
+    stored = study._storage.get_study_system_attrs(study._study_id)
+    new: dict[str, Any] = {STATE: _state(study)}
+    if stored.get(f"{STUDY_NOTE}ver", OWN) == OWN:
+        new |= _note(STUDY_NOTE, _study_words(study), stored)
+    return _set(study, stored, new)
+
+
+def _study_words(study: optuna.Study) -> str:
+    name = safe(study.study_name)
+    if is_ablation(study):
+        return f"An ablation: `nasattn report` writes what {name} shows, with its statistics.\n"
+    if not finished_networks(study):
+        return "No network is finished yet that keeps to the limits.\n"
+    front = read_front(study)
+    words = "\n".join(f"- {safe(line)}" for line in front_words(front))
+    return f"{markdown_table(front_table(front), level=3)}\n\n{words}\n"
+
+
+def _note(prefix: str, body: str, stored: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}ver": OWN} | _chunks(f"{prefix}str:", body, stored)
+
+
+def _chunks(prefix: str, text: str, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A text in pieces, and nothing in those that an earlier one had more."""
+    n = -(-len(text) // CHUNK)
+    new: dict[str, Any] = {f"{prefix}{i}": text[i * CHUNK : (i + 1) * CHUNK] for i in range(n)}
+    old = sum(key.startswith(prefix) for key in stored)
+    return new | {f"{prefix}{i}": "" for i in range(n, old)}
+
+
+def _set(study: optuna.Study, stored: dict[str, Any], new: Mapping[str, Any]) -> bool:
+    """Write what is not stored like that already, in one transaction where that can be."""
+    changed = {key: value for key, value in new.items() if stored.get(key) != value}
+    storage = getattr(study._storage, "_backend", study._storage)
+    if isinstance(storage, QuickStorage):
+        storage.set_study_system_attrs(study._study_id, changed)
+    else:
+        for key, value in changed.items():
+            storage.set_study_system_attr(study._study_id, key, value)
+    stored.update(changed)
+    return bool(changed)
