@@ -124,6 +124,7 @@ def fit_grid(bands: Sequence[Band]) -> Grid:
         between = [max(pair) for pair in zip(words[1:], slices, strict=True)]
         return [words[0], *between, max(head, glyphs)]
 
+    room = max(room, sum(widths(least, words)))
     for needs, floor in ((lines, 0.4 * most), (words, least)):
         scale = most
         while scale > floor and sum(widths(scale, needs)) > room:
