@@ -311,7 +311,7 @@ def explain(
         list[str],
         typer.Argument(
             help="Weights files or networks by name (with --init), then pictures or folders.",
-            metavar="WEIGHTS... [PICTURES...]",
+            metavar="WEIGHTS|PICTURE",
         ),
     ],
     pictures: Annotated[

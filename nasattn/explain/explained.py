@@ -61,9 +61,13 @@ def explain(
 
 def joined_heat(parts: Sequence[HeatMaps]) -> HeatMaps:
     """The maps of several batches as one."""
-    names = ("maps", "targets", "predicted", "probabilities")
-    joined = {name: torch.cat([getattr(part, name) for part in parts]).cpu() for name in names}
-    return replace(parts[0], **joined)
+
+    def joined(name: str) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts]).cpu()
+
+    tensors = (joined(name) for name in ("maps", "targets", "predicted", "probabilities"))
+    maps, targets, predicted, probabilities = tensors
+    return HeatMaps(maps, targets, predicted, probabilities, parts[0].layer)
 
 
 def joined_rows(parts: Sequence[Sequence[AttentionMap]]) -> tuple[AttentionMap, ...]:
