@@ -3,6 +3,10 @@
 import json
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
 
 from nasattn.errors import NasattnError
 from nasattn.objectives import Objective
@@ -30,6 +34,8 @@ LABELS = {  # objective -> what it is called on an axis
     "latency_ms": "latency",
 }
 LOG_FROM = 8.0  # an axis is logarithmic where its ends are this ratio apart
+RARE, STRETCH = 0.03, 1.5  # share of networks that may be cut off, and what it must gain
+CROWD = 500  # networks, above which they are drawn smaller
 MANY = 200  # front networks, above which attention is not told in words
 
 
@@ -59,16 +65,54 @@ def _chart(record: SearchRecord, first: Objective, second: Objective) -> Chart:
     stopped = [n for n in record.networks if n.outcome == "stopped"]
     marks = present(
         drawn.points("over a limit", beyond, GREY, "cross", size=6, opacity=0.7),
-        drawn.points("stopped early", stopped, LIGHT_GREY, "triangle", filled=False, size=6),
-        drawn.points("trained", plain, SKY, "circle", size=7, opacity=0.75),
+        drawn.points(
+            "stopped early",
+            stopped,
+            LIGHT_GREY,
+            "triangle",
+            filled=False,
+            size=6,
+            opacity=light(len(stopped)).opacity,
+        ),
+        drawn.points("trained", plain, SKY, "circle", **light(len(plain))._asdict()),
         drawn.steps([n for n in record.front]),
         drawn.points("trained again", again, BLUE, "circle", filled=False, sure=True),
         drawn.points("front", record.front, BLUE, "circle", sure=True),
         drawn.points("baseline", record.baselines, RED, "star", size=14, sure=True, named=True),
     )
+    y, below = _cut(axis_of(first), [one for one in marks if isinstance(one, Points)], first)
     x = axis_of(second, (v for one in marks if isinstance(one, Points) for v in one.x), log=True)
     title = f"{record.study}: {axis_of(first).label} against {axis_of(second).label}"
-    return Chart(title, drawn.caption(), x, axis_of(first), marks)
+    caption = drawn.caption() + (
+        f"; {below} are below {y.low:.3g} {y.unit} and not drawn" if below else ""
+    )
+    return Chart(title, caption, x, y, marks)
+
+
+class Look(NamedTuple):
+    size: float
+    opacity: float
+
+
+def light(n: int) -> Look:
+    """How the many in the background look: the more, the fainter."""
+    return Look(7, 0.75) if n <= CROWD else Look(5, 0.45)
+
+
+def _cut(axis: Axis, marks: Sequence[Points], first: Objective) -> tuple[Axis, int]:
+    """The axis without a few that are far below all others, and how many those are.
+
+    Trainings that came to nothing would press the front flat. Front and baselines always stay.
+    """
+    every = [y for mark in marks for y in mark.y]
+    sure = [end for mark in marks for bar in mark.y_bars if bar for end in bar]
+    sure += [y for mark in marks if mark.y_bars for y in mark.y]
+    low = min([float(np.quantile(every, RARE)), *sure])
+    top = max([*every, *sure])
+    if first.sign > 0 or top - min(every) <= STRETCH * (top - low):
+        return axis, 0
+    low -= 0.05 * (top - low)
+    return replace(axis, low=low, high=top + 0.03 * (top - low)), sum(y < low for y in every)
 
 
 class _Drawn:
@@ -191,17 +235,17 @@ class _Drawn:
 
     def caption(self) -> str:
         record = self.record
-        parts = [f"n = {len(record.feasible)} networks trained to the end"]
+        parts = [f"n = {len(record.feasible):,} networks trained to the end"]
         hidden = sum(self.place(n) is None for n in record.networks if n.outcome == "infeasible")
         if hidden:
-            parts.append(f"{hidden} over a limit were never trained and are not drawn")
+            parts.append(f"{hidden:,} over a limit were never trained and are not drawn")
         if self.first.name == "top1" and record.n_val:
             parts.append(f"top-1 on {record.n_val:,} validation pictures")
         parts += [words for key, words in BAR_WORDS.items() if key in self.bars]
         if not self.bars:
             parts.append("no bars: the spread is not known")
         if any(n.outcome == "stopped" for n in record.networks):
-            parts.append("stopped early: top-1 after the last epoch")
+            parts.append("stopped early: top-1 as it was then")
         return "; ".join(parts)
 
 

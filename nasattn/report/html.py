@@ -26,7 +26,7 @@ from nasattn.report.document import (
     Section,
     Words,
 )
-from nasattn.report.plotly_chart import plotly_figure
+from nasattn.report.plotly_chart import plotly_figure, plotly_javascript
 
 POLICY = (
     "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
@@ -81,9 +81,7 @@ def _as_script(text: str | None) -> str:
 @cache
 def _plotly() -> str:
     """Plotly's own JavaScript, gzipped, in base64."""
-    from plotly.offline import get_plotlyjs
-
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
+    return base64.b64encode(gzip.compress(plotly_javascript().encode(), mtime=0)).decode()
 
 
 def _asset(name: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nasattn.report.canvas import BLUE, RED
-from nasattn.report.chart import Axis, Chart, Line
+from nasattn.report.chart import Axis, Chart, Dash, Line
 from nasattn.report.front_chart import axis_of
 from nasattn.report.search_record import Network, SearchRecord
 from nasattn.search.fronts import REFERENCE, Floats, hypervolume, ranks
@@ -46,11 +46,11 @@ def _hypervolume(record: SearchRecord) -> Chart:
         lines.append(_line("random search", *rest, ends, RED, is_control=True))
     n, m = _spent(record.networks), len(record.objectives)
     parts = [
-        f"n = {n} trials"
+        f"n = {n:,} trials"
         + (f" and {_spent(record.control)} of random search" if random.size else "")
     ]
     whose = "both searches" if len(random) else "the search"
-    parts.append(f"{m} objectives, each scaled to 0..1 over the {len(every)} networks of {whose}")
+    parts.append(f"{m} objectives, each scaled to 0..1 over the {len(every):,} networks of {whose}")
     parts.append(f"reference point {REFERENCE:g}, so at most {REFERENCE**m:.3g}")
     parts.append("one run each: another seed may go otherwise" if len(random) else "one run")
     if max(n, _spent(record.control)) > PLACES:
@@ -74,7 +74,7 @@ def _line(
     so_far = np.cumsum([one in kept for one in spent])
     places = np.unique(np.linspace(1, len(spent), PLACES).round().astype(int))
     values = growth(points, *ends, [int(so_far[place - 1]) for place in places])
-    dash = "dash" if is_control else "solid"
+    dash: Dash = "dash" if is_control else "solid"
     return Line(name, tuple(map(float, places)), tuple(values), colour, dash, steps=True)
 
 
@@ -82,13 +82,11 @@ def _best(record: SearchRecord) -> Chart:
     (row,) = record.objectives
     kept = set(record.feasible)
     spent = [one for one in record.networks if one.outcome in BUDGET]
-    x, y = [], []
+    found: list[tuple[int, float]] = []
     for i, one in enumerate(spent, start=1):
         value = row.sign * one.values[row.name] if one in kept else np.inf
-        if not y or value < y[-1]:
-            x.append(i)
-            y.append(value)
-    found = [(i, value) for i, value in zip(x, y, strict=True) if np.isfinite(value)]
+        if value < (found[-1][1] if found else np.inf):
+            found.append((i, value))
     found.append((len(spent), found[-1][1]))
     axis = axis_of(row)
     line = Line(
@@ -98,7 +96,7 @@ def _best(record: SearchRecord) -> Chart:
         BLUE,
         steps=True,
     )
-    caption = f"n = {len(spent)} trials; the best of so many is better than it would be again"
+    caption = f"n = {len(spent):,} trials; the best of so many is better than it would be again"
     return Chart(f"{record.study}: best {axis.label} so far", caption, TRIALS, axis, (line,))
 
 

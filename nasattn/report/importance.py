@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial
@@ -26,10 +27,10 @@ from nasattn.search.encoding import Space, seen_distributions
 from nasattn.search.values import Floats
 
 FEWEST = 20  # trials
-MOST = 800  # of them; more are thinned out at random
-N_TREES = 60
+MOST = 500  # of them; more are thinned out at random
+N_TREES = 40
 REPLICATES = 30
-SHUFFLES = 4  # of each group in a replicate
+SHUFFLES = 3  # of each group in a replicate
 LEAF = 2  # trials in a leaf at least
 ABSENT = -1.0  # a parameter that is not there: below all others, which are 0 and more
 
@@ -47,15 +48,16 @@ class Importance:
 def measure_importance(
     trials: Sequence[FrozenTrial], values: Sequence[float], seed: int = 0
 ) -> Importance | None:
-    """Importance of the groups for `values`; None for fewer than FEWEST trials or equal values."""
+    """Importance of the groups for `values`; None where there are fewer than FEWEST trials, no
+    parameters, or equal values only."""
     rng = np.random.default_rng(seed)
-    kept = np.arange(len(trials))
-    if len(trials) > MOST:
-        kept = np.sort(rng.choice(kept, MOST, replace=False))
-    y = np.array(values, dtype=float)[kept]
+    kept = sorted(rng.permutation(len(trials))[:MOST].tolist())
+    y: Floats = np.array(pd.Series([values[i] for i in kept]).rank(), dtype=np.float64)
     if len(kept) < FEWEST or np.ptp(y) == 0:
         return None
     x, owners = columns([trials[i] for i in kept])
+    if not owners:
+        return None
     names = sorted(set(owners))
     found, r2 = [], []
     for _ in range(REPLICATES):
@@ -81,7 +83,7 @@ def columns(trials: Sequence[FrozenTrial]) -> tuple[Floats, list[str]]:
     """
     distributions = seen_distributions(trials)
     rows = Space(distributions, {}).rows([trial.params for trial in trials])
-    blocks: list[Floats] = []
+    blocks: list[Floats] = [np.empty((len(trials), 0))]
     owners: list[str] = []
     families: dict[tuple[str, int], list[Floats]] = {}
     for j, (path, distribution) in enumerate(distributions.items()):
@@ -115,13 +117,13 @@ def _replicate(
     x: Floats, y: Floats, owners: list[str], names: list[str], rng: np.random.Generator
 ) -> tuple[float, Floats] | None:
     """R^2 of a forest on the trials that were not drawn, and what each group's shuffle takes."""
-    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.ensemble import ExtraTreesRegressor
 
     drawn = rng.integers(len(y), size=len(y))
     rest = np.setdiff1d(np.arange(len(y)), drawn)
     if len(rest) < 2 or np.ptp(y[rest]) == 0 or np.ptp(y[drawn]) == 0:
         return None
-    forest = RandomForestRegressor(
+    forest = ExtraTreesRegressor(
         N_TREES, min_samples_leaf=LEAF, max_features=1 / 3, random_state=int(rng.integers(2**31))
     )
     forest.fit(x[drawn], y[drawn])

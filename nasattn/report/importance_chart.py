@@ -22,9 +22,11 @@ def _chart(record: SearchRecord, row: Objective) -> Chart:
     found = measure_importance([n.trial for n in networks], [n.values[row.name] for n in networks])
     axis = axis_of(row)
     title = f"{record.study}: what {axis.label} hangs on"
-    x = Axis("R² lost by shuffling the group", "share of the variance")
+    x = Axis("R² lost by shuffling the group", "share of the variance of ranks")
     if found is None or found.r2 <= 0:
-        return Chart(title, f"n = {len(networks)} trained networks", x, Axis(""), words=_why(found))
+        return Chart(
+            title, f"n = {len(networks):,} trained networks", x, Axis(""), words=_why(found)
+        )
     names = tuple(found.groups)
     bars = tuple(
         Bars(
@@ -45,7 +47,7 @@ def _why(found: Importance | None) -> str:
     if found is None:
         return f"Not enough: it takes {FEWEST} trained networks that are not all equally good."
     return (
-        f"Not enough: forests of {found.n} trained networks foretell nothing of the others"
+        f"Not enough: forests of {found.n:,} trained networks foretell nothing of the others"
         f" (R² {found.r2:.2f} where 0 is guessing the mean)."
     )
 
@@ -53,10 +55,10 @@ def _why(found: Importance | None) -> str:
 def _caption(found: Importance) -> str:
     thinned = f" drawn from {found.n_all:,}" if found.n < found.n_all else ""
     return (
-        f"n = {found.n:,} trained networks{thinned}; what a random forest's R² on unseen networks"
-        f" ({found.r2:.2f}) loses when a group's parameters are shuffled together; bars: 95 %"
-        f" bootstrap interval ({REPLICATES} replicates); hatched: not told from 0; holds for the"
-        " region that the search visited; groups that say the same share what they are worth"
+        f"n = {found.n:,} trained networks{thinned}; what a forest's R² on the ranks of unseen"
+        f" networks ({found.r2:.2f}) loses when a group's parameters are shuffled together; bars:"
+        f" 95 % bootstrap interval ({REPLICATES} replicates); hatched: not told from 0; holds for"
+        " the region that the search visited; groups that say the same share what they are worth"
     )
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from nasattn.objectives import OBJECTIVES, Objective
 from nasattn.report.canvas import BLUE, GREY, RED
 from nasattn.report.chart import SKY, Chart, Floats, Line, Points, present
-from nasattn.report.front_chart import axis_of
+from nasattn.report.front_chart import axis_of, light
 from nasattn.report.search_record import Network, SearchRecord
 from nasattn.train.metrics import Z
 
@@ -23,7 +23,8 @@ def latency_charts(record: SearchRecord) -> dict[str, Chart]:
     for row in record.objectives:
         if row.name.partition("@")[0] == "latency_ms":
             known = [n for n in record.networks if min(_pair(n, row), default=0) > 0]
-            if len(known) >= FEW:
+            sizes = [n.values["macs"] for n in known]
+            if len(known) >= FEW and min(sizes) < max(sizes):
                 charts[f"{row.name}-macs"] = _chart(record, row, known)
     return charts
 
@@ -34,14 +35,14 @@ def _pair(network: Network, row: Objective) -> tuple[float, ...]:
 
 
 def spearman(x: Floats, y: Floats) -> tuple[float, tuple[float, float]]:
-    """Spearman's rho with its 95 % interval.
+    """Spearman's rho with its 95 % interval; NaN where all of one side are equal.
 
     Source of the interval: Bonett and Wright, Psychometrika 65 (2000): Fisher's z with the
     variance (1 + rho^2 / 2) / (n - 3).
     """
-    rho = float(np.corrcoef(pd.Series(x).rank(), pd.Series(y).rank())[0, 1])
-    if not math.isfinite(rho):
+    if min(np.ptp(x), np.ptp(y)) == 0:
         return math.nan, (-1.0, 1.0)
+    rho = float(np.corrcoef(pd.Series(x).rank(), pd.Series(y).rank())[0, 1])
     z = np.arctanh(min(max(rho, -1 + 1e-12), 1 - 1e-12))
     half = Z * math.sqrt((1 + rho**2 / 2) / (len(x) - 3))
     return rho, (float(np.tanh(z - half)), float(np.tanh(z + half)))
@@ -53,7 +54,7 @@ def _chart(record: SearchRecord, row: Objective, known: list[Network]) -> Chart:
     x, y = zip(*pairs.values(), strict=True)
     rho, (low, high) = spearman(x, y)
     ratio = float(np.median(np.array(y) / np.array(x)))
-    slope, fixed = np.polyfit(x, y, 1)
+    slope, fixed = np.polyfit(x, y, 1, w=1 / np.array(y))  # of relative errors
     along = np.geomspace(min(x), max(x), STEPS)
     missed = np.median(np.abs(np.array(y) / (slope * np.array(x) + fixed) - 1))
     unit = f"{row.unit} a million multiply-adds"
@@ -68,7 +69,7 @@ def _chart(record: SearchRecord, row: Objective, known: list[Network]) -> Chart:
             hover=f"in proportion: {ratio:.3g} {unit}",
         ),
         Line(
-            "least squares",
+            "fixed and in proportion",
             tuple(along.tolist()),
             tuple((slope * along + fixed).tolist()),
             BLUE,
@@ -82,7 +83,7 @@ def _chart(record: SearchRecord, row: Objective, known: list[Network]) -> Chart:
     y_axis = replace(axis_of(row), log=x_axis.log)  # proportion is a straight line
     said = f"Spearman's rho {rho:.2f}, 95 % interval {low:.2f} to {high:.2f}"
     caption = (
-        f"n = {len(known)} networks, over a limit or not; {said}; least squares:"
+        f"n = {len(known):,} networks, over a limit or not; {said}; fixed and in proportion:"
         f" {fixed:.3g} {row.unit} + {slope:.3g} {unit}, half of the networks are off by more than"
         f" {100 * missed:.0f} %; the search chose the networks, so this is its region of the space"
     )
@@ -107,8 +108,8 @@ def _points(
         y,
         RED if is_baseline else SKY,
         "star" if is_baseline else "circle",
-        size=14 if is_baseline else 7,
-        opacity=1 if is_baseline else 0.75,
+        size=14 if is_baseline else light(len(networks)).size,
+        opacity=1 if is_baseline else light(len(networks)).opacity,
         hover=tuple(f"{n.name}, trial {n.number}" for n in networks),
         labels=tuple(n.name for n in networks) if is_baseline else (),
         keys=tuple(n.number for n in networks),

@@ -123,7 +123,8 @@ def _network(network: Network) -> Architecture | None:
 
 def _spread(n: int, most: int) -> list[int]:
     """Indices of at most so many of n, evenly apart, the first and the last among them."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)).tolist()
+    places = np.linspace(0, n - 1, min(n, most)).round()
+    return sorted({int(place) for place in places})
 
 
 def _shades(n: int) -> list[str]:

@@ -35,7 +35,9 @@ LINE = 15  # pixels of such a line
 CAPTION = 66  # pixels that it stands below the axis
 ROW = 34  # pixels of a bar
 TOP, MAP = 86, 340  # pixels above the axes, and of their height
-INK, GRID = "#222222", "#E6E6E6"
+INK, GRID, FOG = "#222222", "#E6E6E6", "rgba(255,255,255,0.75)"
+SMALL_POINT = 6.0  # pixels
+NAMES = 7  # in the legend, above which it stands at the right
 FONT = "Open Sans, Helvetica, Arial, sans-serif"
 FEW_BARS = 4  # places for so many are there at least
 FEW_TICKS = 12  # whole numbers, each of which has a tick
@@ -68,8 +70,7 @@ def plotly_figure(chart: Chart) -> "Figure":
         | {"xanchor": "left", "y": 0.98, "yanchor": "top", "yref": "container"},
         "xaxis": _axis(chart.x, _largest(chart)) | ({"range": _bar_range(chart)} if bars else {}),
         "yaxis": _axis(chart.y) | ({"range": [max(rows, FEW_BARS) - 0.4, -0.6]} if bars else {}),
-        "legend": {"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom"}
-        | {"font": {"size": 12}, "itemsizing": "trace"},
+        "legend": _legend(len(chart.marks)) | {"font": {"size": 12}, "itemsizing": "trace"},
         "hoverlabel": {"align": "left", "font": {"size": 12}},
         "hovermode": "closest",
         "margin": {"l": 70, "r": 30, "t": TOP, "b": bottom},
@@ -83,6 +84,14 @@ def plotly_figure(chart: Chart) -> "Figure":
     if not chart.marks:
         _say(figure, chart.words)
     return figure
+
+
+def plotly_javascript() -> str:
+    """The library that draws the figures in a browser."""
+    from plotly.offline import get_plotlyjs
+
+    text: str = get_plotlyjs()
+    return text
 
 
 def safe(text: str) -> str:
@@ -100,7 +109,7 @@ def _bar_range(chart: Chart) -> list[float]:
     bars = [mark for mark in chart.marks if isinstance(mark, Bars)]
     low = min(0.0, *(x for mark in bars for x in mark.starts))
     high = max(0.0, *(x for mark in bars for x in mark.ends))
-    return [1.05 * low, high + 0.3 * (high - low)]
+    return [low - 0.05 * (high - low) * (low < 0), high + 0.3 * (high - low)]
 
 
 def _largest(chart: Chart) -> float:
@@ -129,6 +138,12 @@ def _axis(axis: Axis, largest: float = 0) -> dict[str, Any]:
     if axis.low is not None or axis.high is not None:
         found["range"] = [axis.low, axis.high]
     return found
+
+
+def _legend(n: int) -> dict[str, Any]:
+    if n > NAMES:
+        return {"x": 1.01, "y": 1, "yanchor": "top", "xanchor": "left"}
+    return {"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom"}
 
 
 def _caption(lines: Sequence[str]) -> dict[str, Any]:
@@ -165,7 +180,7 @@ def _say(figure: "Figure", words: str) -> None:
 def _points(mark: Points, figure: "Figure", chart: Chart) -> None:
     from plotly.graph_objects import Scatter, Scattergl
 
-    cls = Scattergl if len(mark.x) > GL_FROM else Scatter
+    cls = Scattergl if _is_crowded(chart) else Scatter
     symbol = SYMBOLS[mark.symbol]
     hollow = mark.symbol == "cross" or not mark.filled
     trace: dict[str, Any] = {
@@ -178,7 +193,7 @@ def _points(mark: Points, figure: "Figure", chart: Chart) -> None:
             "color": mark.colour,
             "size": mark.size,
             "opacity": mark.opacity,
-            "line": {"width": 1.5 if hollow else 1, "color": mark.colour if hollow else "white"},
+            "line": {"width": 1.5, "color": mark.colour} if hollow else _edge(mark.size),
         },
         "hovertemplate": f"{_where(chart.x, 'x')}<br>{_where(chart.y, 'y')}<extra></extra>",
     }
@@ -202,7 +217,19 @@ def _points(mark: Points, figure: "Figure", chart: Chart) -> None:
             xshift=-9 if left else 9,
             yshift=9 if above else -9,
             font={"size": 12, "color": mark.colour},
+            bgcolor=FOG,
+            borderpad=0,
         )
+
+
+def _is_crowded(chart: Chart) -> bool:
+    """Whether WebGL draws the points: all of them, for it paints over what it does not draw."""
+    return sum(len(mark.x) for mark in chart.marks if isinstance(mark, Points)) > GL_FROM
+
+
+def _edge(size: float) -> dict[str, Any]:
+    """A white edge that keeps points apart; small ones have none."""
+    return {"width": 1 if size > SMALL_POINT else 0, "color": "white"}
 
 
 def _error_bars(
@@ -231,11 +258,12 @@ def _plain(text: str) -> str:
 
 
 def _line(mark: Line, figure: "Figure", chart: Chart) -> None:
-    from plotly.graph_objects import Scatter
+    from plotly.graph_objects import Scatter, Scattergl
 
+    cls = Scattergl if _is_crowded(chart) else Scatter
     where = f"{_where(chart.x, 'x')}<br>{_where(chart.y, 'y')}<extra></extra>"
     figure.add_trace(
-        Scatter(
+        cls(
             name=safe(mark.name),
             x=short(mark.x),
             y=short(mark.y),
@@ -315,7 +343,7 @@ def _coordinates(mark: Coordinates, figure: "Figure", chart: Chart) -> None:
 
     scales = mark.scales
     places = list(range(len(scales)))
-    said_before: set[str] = set()
+    last = {path.legend: path for path in mark.paths}
     for path in mark.paths:
         said = [
             f"{safe(scale.label)} {safe(scale.say(value))} {safe(scale.unit)}".rstrip()
@@ -335,10 +363,9 @@ def _coordinates(mark: Coordinates, figure: "Figure", chart: Chart) -> None:
                 hovertemplate="%{text}<extra></extra>",
                 customdata=[path.key] * len(scales),
                 legendgroup=safe(path.legend),
-                showlegend=path.legend not in said_before,
+                showlegend=path is last[path.legend],
             )
         )
-        said_before.add(path.legend)
     for i, scale in enumerate(scales):
         figure.add_shape(type="line", x0=i, x1=i, y0=0, y1=1, line={"color": GREY, "width": 1})
         for value, y in scale.ticks:
@@ -348,7 +375,7 @@ def _coordinates(mark: Coordinates, figure: "Figure", chart: Chart) -> None:
                 text=safe(scale.say(value)),
                 showarrow=False,
                 yanchor={0.0: "top", 1.0: "bottom"}.get(y, "middle"),
-                bgcolor="rgba(255,255,255,0.8)",
+                bgcolor=FOG,
             )
     heads = [f"{safe(s.label)}<br>{safe(s.unit)}".removesuffix("<br>") for s in scales]
     figure.update_xaxes(

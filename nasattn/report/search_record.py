@@ -100,6 +100,8 @@ class SearchRecord:
 
     def points(self, networks: tuple[Network, ...]) -> Floats:
         """(networks, objectives), smaller is better in each."""
+        if not networks:
+            return np.empty((0, len(self.objectives)))
         values = [[one.values[row.name] for row in self.objectives] for one in networks]
         return minimised(values, self.objectives)
 

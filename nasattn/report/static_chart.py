@@ -30,6 +30,7 @@ ROW = 0.26  # inches of a bar
 FEW_BARS = 4  # places for so many are there at least
 WRAP = 128  # letters of a line of the caption
 NAMES = 6  # in the legend, above which they stand one below the other
+SMALL_POINT = 6.0  # pixels; those have no white edge
 DOT = 0.7  # points of type a pixel of the screen
 SYMBOLS: dict[Symbol, str] = {
     "circle": "o",
@@ -123,27 +124,24 @@ KEY = " "  # before a name in the legend: matplotlib leaves out those that begin
 
 def _points(axes: "Axes", mark: Points, chart: Chart) -> None:
     hollow = not mark.filled
-    size = (DOT * mark.size) ** 2
+    is_cross = mark.symbol == "cross"
+    face, edge = ("white", mark.colour) if hollow else (mark.colour, "white")
+    colours: dict[str, Any] = (
+        {"color": mark.colour} if is_cross else {"facecolors": face, "edgecolors": edge}
+    )
     for bars, other, name in ((mark.x_bars, mark.y, "xerr"), (mark.y_bars, mark.x, "yerr")):
         own = mark.x if name == "xerr" else mark.y
         _error_bars(axes, own, other, bars, name, mark.colour)
     axes.scatter(
         mark.x,
         mark.y,
-        s=size,
+        s=(DOT * mark.size) ** 2,
         marker=SYMBOLS[mark.symbol],
         alpha=mark.opacity,
         zorder=3,
         label=KEY + mark.name,
-        linewidths=1 if hollow or mark.symbol == "cross" else 0.5,
-        **(
-            {"color": mark.colour}
-            if mark.symbol == "cross"
-            else {
-                "facecolors": "white" if hollow else mark.colour,
-                "edgecolors": mark.colour if hollow else "white",
-            }
-        ),
+        linewidths=1 if hollow or is_cross else 0.5 * (mark.size > SMALL_POINT),
+        **colours,
     )
     sides = label_sides(mark, chart)
     for x, y, label, (left, above) in zip(mark.x, mark.y, mark.labels, sides, strict=False):
@@ -156,6 +154,7 @@ def _points(axes: "Axes", mark: Points, chart: Chart) -> None:
             va="bottom" if above else "top",
             fontsize=SMALL,
             color=mark.colour,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3, "alpha": 0.7},
             zorder=4,
         )
 
@@ -172,14 +171,17 @@ def _error_bars(
         return
     x, y = (own, other) if name == "xerr" else (other, own)
     style: dict[str, Any] = {"ecolor": colour, "elinewidth": 0.8, "capsize": 2, "zorder": 2}
-    axes.errorbar(x, y, fmt="none", **{name: _reach(own, bars)}, **style)
+    style[name] = _reach(own, bars)
+    axes.errorbar(x, y, fmt="none", **style)
 
 
 def _reach(values: Sequence[float], bars: Sequence[Interval | None]) -> "NDArray[np.float64]":
     """How far bars go down and up: (2, n)."""
     ends = np.array([bar or (value, value) for bar, value in zip(bars, values, strict=True)])
-    reach = np.stack([np.array(values) - ends[:, 0], ends[:, 1] - np.array(values)])
-    return np.maximum(reach, 0)
+    reach: NDArray[np.float64] = np.stack(
+        [np.array(values) - ends[:, 0], ends[:, 1] - np.array(values)]
+    )
+    return np.clip(reach, 0, None)
 
 
 def _line(axes: "Axes", mark: Line, chart: Chart) -> None:
@@ -241,7 +243,7 @@ TICKS = {0.0: ("top", -4), 1.0: ("bottom", 4)}  # at the ends of a scale: side, 
 
 def _coordinates(axes: "Axes", mark: Coordinates, chart: Chart) -> None:
     places = range(len(mark.scales))
-    said: set[str] = set()
+    last = {path.legend: path for path in mark.paths}
     for path in mark.paths:
         pairs = zip(mark.scales, path.values, strict=True)
         axes.plot(
@@ -253,9 +255,8 @@ def _coordinates(axes: "Axes", mark: Coordinates, chart: Chart) -> None:
             marker="o",
             markersize=2.5,
             alpha=0.85,
-            label="_" if path.legend in said else KEY + path.legend,
+            label=KEY + path.legend if path is last[path.legend] else "_",
         )
-        said.add(path.legend)
     for i, scale in enumerate(mark.scales):
         axes.axvline(i, color=GREY, linewidth=0.8, zorder=1)
         for value, y in scale.ticks:
