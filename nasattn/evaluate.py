@@ -30,6 +30,8 @@ State = Literal["complete", "infeasible", "stopped", "failed"]
 OnEpoch = Callable[[Epoch], None]
 # Whether a training ends early, by its curve so far and what was known before it, by objective.
 Stops = Callable[[Sequence[Epoch], Mapping[str, float]], bool]
+# Pictures of what a trained network does with some of the data: PNGs by file name.
+Illustrate = Callable[[nn.Module, ImageData], Mapping[str, bytes]]
 
 LATENCY_REFERENCE = "mobilenet_v2"
 ALWAYS_KNOWN = ("macs", "params")
@@ -47,6 +49,7 @@ class Evaluation:
     curve: tuple[Epoch, ...] = ()
     static: StaticCost | None = None
     latencies: Mapping[str, Latency] = field(default_factory=dict)  # by objective
+    pictures: Mapping[str, bytes] = field(default_factory=dict)  # PNGs by file name
     seconds: float = 0.0
     transient: bool = False  # whether it failed of what another attempt may not meet
 
@@ -73,6 +76,7 @@ class Setting:
     # arch_id -> networks whose initial weights it takes over, see `build_alike`
     lineages: Mapping[str, tuple[Architecture, ...]] = field(default_factory=dict)
     turns: Turns = FREE
+    illustrate: Illustrate | None = None  # of networks that were trained to the end
     checkpoints: Path | None = None  # folder where trainings keep their state after each epoch
     # what was started to measure, by objective; settings made from this one share it
     meters: dict[str, Meter] = field(default_factory=dict, compare=False, repr=False)
@@ -211,6 +215,17 @@ class Candidate:
             )
         return tuple(self.epochs)
 
+    def pictures(self) -> Mapping[str, bytes]:
+        """What the setting shows of the trained network; nothing where it was not trained."""
+        if not (self.setting.illustrate and self.epochs):
+            return {}
+        try:
+            return self.setting.illustrate(self.model, self.setting.data)
+        except (RuntimeError, MemoryError) as e:
+            if is_out_of_memory(e):  # the figures are there, and count more
+                return {}
+            raise
+
     def rows_before(self) -> list[tuple[Any, ...]]:
         """The epochs before the process died; none of a state that cannot be read any more."""
         try:
@@ -277,6 +292,7 @@ def evaluate(
         curve=tuple(candidate.epochs),
         static=candidate.found_static,
         latencies=candidate.latencies,
+        pictures=candidate.pictures() if state == "complete" else {},
         seconds=time.perf_counter() - start,
         transient=transient,
     )

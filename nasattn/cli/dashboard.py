@@ -3,6 +3,8 @@
 import ipaddress
 import logging
 import sys
+import threading
+import time
 from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -12,8 +14,11 @@ from optuna.storages import get_storage
 from rich.console import Console
 
 from nasattn.errors import StudyError
+from nasattn.report.dashboard import catch_up, is_up_to_date
 from nasattn.search.server import reason
-from nasattn.search.storage import artifact_dir, open_storage
+from nasattn.search.storage import artifact_dir, open_storage, read_study, write_study
+
+PAUSE = 5.0  # seconds between two looks whether something is new
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -60,8 +65,36 @@ def dashboard_command(storage: str, host: str, port: int) -> None:
     if not _is_loopback(host):
         console.print("anyone who reaches this machine can read and change them: no password")
     console.print(f"open http://{host}:{port}/dashboard/ (Ctrl-C ends it)")
+    keeper = threading.Thread(target=keep_up, args=(storage, console), daemon=True)
+    keeper.start()
     with server:
         server.serve_forever()
+
+
+def keep_up(storage: str, console: Console) -> None:
+    """Bring notes, pictures and charts of all studies up to date, again and again.
+
+    A study that another process writes to is that one's business; what goes wrong here is said
+    once and ends no dashboard.
+    """
+    said: set[str] = set()
+    while True:
+        try:
+            for summary in open_storage(storage).get_all_studies():
+                update(storage, summary.study_name)
+        except StudyError as e:
+            if not ({str(e)} & said or "another process" in str(e)):
+                console.print(f"notes and charts: {e}")
+            said.add(str(e))
+        time.sleep(PAUSE)
+
+
+def update(storage: str, name: str) -> None:
+    """One study, where it is not up to date and nobody writes to it."""
+    if is_up_to_date(read_study(storage, name)):
+        return
+    with write_study(storage, name) as study:
+        catch_up(study, artifact_dir(storage))
 
 
 def _is_loopback(host: str) -> bool:

@@ -25,9 +25,11 @@ from nasattn.evaluate import Setting, TrainingEvaluator, check_device
 from nasattn.library import shipped
 from nasattn.objectives import Cost, Direction, get_objective
 from nasattn.report import Front, read_front, write_front
+from nasattn.report.dashboard import Review, Reviewed
+from nasattn.report.explanation_sheet import illustrate
 from nasattn.report.front_table import front_words
 from nasattn.search.control import control_of, share_start
-from nasattn.search.driver import Ending
+from nasattn.search.driver import Ending, Watcher
 from nasattn.search.engines.engine import Engine, Work
 from nasattn.search.forecast import Forecast, read_forecast
 from nasattn.search.run import pending_for, run_search
@@ -156,6 +158,10 @@ class Run:
     engine: Engine
     artifacts: Path
     command: str  # that goes on with it
+    review: Review | None = None  # what keeps the dashboard up to date
+
+    def watched_by(self, watcher: Watcher) -> Watcher:
+        return Reviewed(watcher, self.review) if self.review else watcher
 
 
 class Way(Protocol):
@@ -233,7 +239,8 @@ class Training:
 
     def search(self, study: optuna.Study, space: SearchSpace, run: Run) -> Ending:
         spec, data, console = self.spec, self.setting.data, run.console
-        setting = replace(self.setting, reference_ms=prepare(console, study, self.setting))
+        reference_ms = prepare(console, study, self.setting)
+        setting = replace(self.setting, reference_ms=reference_ms, illustrate=illustrate)
         facts = {
             "recipe_id": spec.recipe.recipe_id(data.content_hash, mirror=data.mirror),
             "seed": spec.seed,
@@ -250,7 +257,7 @@ class Training:
                 TrainingEvaluator(setting),
                 facts=facts,
                 artifacts=run.artifacts,
-                watcher=progress,
+                watcher=run.watched_by(progress),
                 forecast=self.forecast,
                 engine=run.engine,
                 command=run.command,
@@ -313,7 +320,7 @@ def plan(way: Way) -> str:
 
 def search_and_select(study: optuna.Study, space: SearchSpace, way: Way, run: Run) -> int:
     """Both with progress shown; 130 when the user stopped it, else 0."""
-    console = run.console
+    console, review = run.console, Review(study, run.artifacts)
     done = sum(map(counts, study.get_trials(deepcopy=False)))
     try:
         if done >= way.spec.n_trials:
@@ -325,7 +332,7 @@ def search_and_select(study: optuna.Study, space: SearchSpace, way: Way, run: Ru
         else:
             if done:
                 console.print(f"going on after {done} trials")
-            ending = way.search(study, space, run)
+            ending = way.search(study, space, replace(run, review=review))
             if ENDINGS[ending]:
                 console.print(ENDINGS[ending])
         select(study, way.spec, way.again, way.fresh_seeds(), console, run.engine)
@@ -334,6 +341,7 @@ def search_and_select(study: optuna.Study, space: SearchSpace, way: Way, run: Ru
             f"\nstopped, nothing is lost; to go on: {run.command}", markup=False, soft_wrap=True
         )
         return 130
+    review.finish()
     return 0
 
 

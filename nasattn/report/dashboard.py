@@ -27,15 +27,18 @@ from nasattn.report.markup import markdown_table
 from nasattn.report.plotly_chart import plotly_figure
 from nasattn.report.search_charts import is_ablation, search_charts
 from nasattn.report.trial_note import safe, trial_note
+from nasattn.search.driver import Watcher
 from nasattn.search.history import GIVEN_UP
 from nasattn.search.quick import QuickStorage
 from nasattn.search.selection import Selected, read_selection
 from nasattn.search.trials import finished_networks, network_of
+from nasattn.train.loop import Epoch
 
 SHARE = 0.05  # of a search's time that may go into what the dashboard shows
 # The dashboard reads all notes of a study for each of its trials: with more of them it would crawl.
 MOST_NOTES = 1000
 CHUNK = 16_000  # characters of an attribute; MySQL holds 65,535 bytes
+LETTERS, HEIGHT = 96, 470  # of a chart, of which the dashboard shows two side by side; pixels
 OWN = 1  # the version of a note that was written here; whoever edits it raises it
 
 # The dashboard's names of attributes of a study.
@@ -84,6 +87,25 @@ class Review:
         n = min(len(self.waiting), MOST_NOTES)
         if self.drawing + 0.1 * n < 2 * SHARE * (time.monotonic() - self.began):
             catch_up(self.study, self.folder)
+
+
+@dataclass
+class Reviewed:
+    """A Watcher of a search that tells a Review, too."""
+
+    watcher: Watcher
+    review: Review
+
+    def started(self, name: str, spent: int) -> None:
+        self.watcher.started(name, spent)
+
+    def epoch(self, name: str, epoch: Epoch) -> None:
+        self.watcher.epoch(name, epoch)
+
+    def finished(self, trial: FrozenTrial, spent: int) -> None:
+        self.watcher.finished(trial, spent)
+        if GIVEN_UP not in trial.user_attrs:
+            self.review.told(trial)
 
 
 def catch_up(study: optuna.Study, folder: Path) -> bool:
@@ -190,18 +212,18 @@ class _Notes:
         self, trial: FrozenTrial, arch: Architecture | None, known: Iterable[str]
     ) -> dict[str, bytes]:
         """PNGs that are not there yet."""
-        attributes, found = trial.user_attrs, {}
+        attributes, found = trial.user_attrs, {}  # as wide as a note is: it does not shrink them
         if arch and "architecture.png" not in known:
             title = attributes.get("baseline", attributes.get("arch_id", ""))
             try:
                 drawing = draw_architecture(
                     arch, title=title, resolution=self.resolution, num_classes=self.n_classes
                 )
-                found["architecture.png"] = drawing.png()
+                found["architecture.png"] = drawing.png(scale=1)
             except ArchitectureError:  # no map of it is left at that resolution
                 pass
         if attributes.get("curve") and "curve.png" not in known:
-            found["curve.png"] = draw_curve(attributes["curve"], self.n_val).png()
+            found["curve.png"] = draw_curve(attributes["curve"], self.n_val).png(scale=1)
         return found
 
 
@@ -210,7 +232,7 @@ def write_charts(study: optuna.Study) -> bool:
     stored = study._storage.get_study_system_attrs(study._study_id)
     new: dict[str, Any] = {}
     for name, chart in search_charts(study).items():
-        text = plotly_figure(chart).to_json() or ""
+        text = plotly_figure(chart, wrap=LETTERS, height=HEIGHT).to_json() or ""
         new |= _chunks(PLOT.format(name=name), text, stored)
     return _set(study, stored, new)
 

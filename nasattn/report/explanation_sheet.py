@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
+from nasattn.data import ImageData
 from nasattn.data.augment import Normalise
+from nasattn.errors import EvaluationError
 from nasattn.explain import AttentionMap, Explained, explain
 from nasattn.report.canvas import BLUE, GREY, RED
 from nasattn.report.cells import one_line
@@ -72,6 +74,24 @@ def explain_pictures(
         if len(data) <= limit:
             break
     return data
+
+
+def illustrate(model: nn.Module, data: ImageData) -> dict[str, bytes]:
+    """Where a trained network looks, on the first picture of each of FEW classes of val-search.
+
+    Nothing for a network that has no map to look at.
+    """
+    labels = data.val_search.labels
+    _, firsts = np.unique(labels, return_index=True)
+    chosen = sorted(firsts[:FEW])
+    pictures = torch.from_numpy(data.val_search.images[chosen])
+    normalise = Normalise.of(torch.from_numpy(data.train.images))
+    truths = [int(labels[i]) for i in chosen]
+    try:
+        sheet = explain_pictures(model, pictures, normalise, data.classes, truths=truths)
+    except EvaluationError:
+        return {}
+    return {"grad_cam.png": sheet}
 
 
 def to_png(sheet: Image.Image, colours: int | None = None) -> bytes:

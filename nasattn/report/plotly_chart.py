@@ -53,12 +53,16 @@ SYMBOLS: dict[Symbol, str] = {
 DASHES: dict[Dash, str] = {"solid": "solid", "dash": "dash", "dot": "dot", "dashdot": "dashdot"}
 
 
-def plotly_figure(chart: Chart) -> "Figure":
-    """A figure that fills the width that it is given; it needs no network."""
+def plotly_figure(chart: Chart, *, wrap: int = WRAP, height: int | None = None) -> "Figure":
+    """A figure that fills the width that it is given; it needs no network.
+
+    `wrap` is how many letters of the caption a line has; without a `height` in pixels it has what
+    its marks need.
+    """
     from plotly.graph_objects import Figure
 
     bars = any(isinstance(mark, Bars) for mark in chart.marks)
-    caption = textwrap.wrap(chart.caption, WRAP)
+    caption = textwrap.wrap(chart.caption, wrap)
     bottom = CAPTION + 8 + LINE * len(caption)
     rows = len(chart.y.names) if bars else 0
     layout: dict[str, Any] = {
@@ -74,7 +78,7 @@ def plotly_figure(chart: Chart) -> "Figure":
         "hoverlabel": {"align": "left", "font": {"size": 12}},
         "hovermode": "closest",
         "margin": {"l": 70, "r": 30, "t": TOP, "b": bottom},
-        "height": TOP + bottom + (ROW * max(rows, FEW_BARS) if rows else MAP),
+        "height": height or TOP + bottom + (ROW * max(rows, FEW_BARS) if rows else MAP),
         "annotations": [_caption(caption)],
         "barmode": "overlay",
     }

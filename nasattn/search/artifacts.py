@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 
-def attach(trial: "Trial", files: Mapping[str, str], folder: Path) -> None:
-    """Keep texts as artifacts under their file names (once, however often a trial is redone).
+def attach(trial: "Trial", files: Mapping[str, str | bytes], folder: Path) -> None:
+    """Keep files as artifacts under their names (once, however often a trial is redone).
 
     Raises StudyError where the folder cannot be written.
     """
@@ -29,7 +29,9 @@ def attach(trial: "Trial", files: Mapping[str, str], folder: Path) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             for name in sorted(missing):
                 path = Path(scratch) / name
-                path.write_text(files[name], encoding="utf-8")
+                content = files[name]
+                data = content.encode() if isinstance(content, str) else content
+                path.write_bytes(data)
                 upload_artifact(artifact_store=store, file_path=str(path), study_or_trial=trial)
     except OSError as e:
         raise StudyError(f"{folder}: cannot be written ({e.strerror or e})") from e

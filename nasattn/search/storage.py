@@ -225,6 +225,20 @@ def open_study(
 
 
 @contextmanager
+def write_study(url: str, name: str) -> Iterator[optuna.Study]:
+    """A stored study for this process alone to write beside its trials; nothing is settled.
+
+    Raises StudyError where another process writes to it.
+    """
+    place = read_url(url)
+    storage = open_storage(url)
+    with _one_line(place), one_writer(place, name, storage) as writer:
+        study = optuna.load_study(study_name=name, storage=writer.storage)
+        writer.claim(study._study_id)
+        yield study
+
+
+@contextmanager
 def _one_line(place: StorageUrl) -> Iterator[None]:
     """Turn the loss of a storage in mid-run into StudyError."""
     try:

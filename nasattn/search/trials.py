@@ -87,8 +87,9 @@ def read_evaluation(attributes: Mapping[str, Any], ended: Mapping[str, Any]) -> 
 
 
 def write_artifacts(trial: Trial, arch: Architecture, evaluation: Evaluation, folder: Path) -> None:
-    """Keep a trial's architecture.json and curve.csv beside the storage."""
-    files = {"architecture.json": arch.to_json() + "\n"}
+    """Keep a trial's architecture.json, curve.csv and pictures beside the storage."""
+    files: dict[str, str | bytes] = {"architecture.json": arch.to_json() + "\n"}
+    files |= evaluation.pictures
     if evaluation.curve:
         files["curve.csv"] = curve_csv(evaluation.curve)
     attach(trial, files, folder)
