@@ -12,6 +12,7 @@ from nasattn.report import Front
 from nasattn.report.front_table import BASELINE, front_table
 
 WIDTH = 80
+MOST = 40  # networks of a front; front.csv has them all
 COLUMNS: dict[str, dict[str, Any]] = {  # but those of names and of numbers
     "attention": {"overflow": "fold", "min_width": 10},
     "trial": {"justify": "right", "min_width": 5},
@@ -20,7 +21,7 @@ COLUMNS: dict[str, dict[str, Any]] = {  # but those of names and of numbers
 
 def terminal_table(front: Front) -> RichTable:
     """The front, its baselines starred; below a rule what did not reach it."""
-    found = front_table(front)
+    found = front_table(front, MOST)
     network, *others = found.header
     columns = (
         Column(name, **COLUMNS[name]) if name in COLUMNS else number_column(name) for name in others

@@ -37,6 +37,7 @@ from nasattn.train.loop import Epoch
 SHARE = 0.05  # of a search's time that may go into what the dashboard shows
 # The dashboard reads all notes of a study for each of its trials: with more of them it would crawl.
 MOST_NOTES = 1000
+MOST_ROWS = 60  # networks of a front in the study's note
 CHUNK = 16_000  # characters of an attribute; MySQL holds 65,535 bytes
 LETTERS, HEIGHT = 96, 470  # of a chart, of which the dashboard shows two side by side; pixels
 OWN = 1  # the version of a note that was written here; whoever edits it raises it
@@ -254,7 +255,7 @@ def _study_words(study: optuna.Study) -> str:
         return "No network is finished yet that keeps to the limits.\n"
     front = read_front(study)
     words = "\n".join(f"- {safe(line)}" for line in front_words(front))
-    return f"{markdown_table(front_table(front), level=3)}\n\n{words}\n"
+    return f"{markdown_table(front_table(front, MOST_ROWS), level=3)}\n\n{words}\n"
 
 
 def _note(prefix: str, body: str, stored: Mapping[str, Any]) -> dict[str, Any]:

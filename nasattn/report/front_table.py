@@ -10,23 +10,36 @@ LIKELY = 0.05  # chance of being on the front that makes a network worth a line 
 BASELINE = "★"
 
 
-def front_table(front: Front) -> Table:
-    """The front, its baselines starred, and in a group below it what did not reach it."""
+def front_table(front: Front, most: int | None = None) -> Table:
+    """The front, its baselines starred, and in a group below it what did not reach it.
+
+    Of a front of more than `most` networks so many are shown, evenly along it, and all baselines.
+    """
     names = list(dict.fromkeys([*front.objectives, *([] if front.is_selected else ["params"])]))
     headings = [get_objective(name).heading for name in names]
     chances = ["P(front)"] if front.has_spread else []
     on = [row for row in front.rows if row.on_front]
     off = [row for row in front.rows if not row.on_front and is_shown(row, front)]
+    shown = thinned(on, most)
     groups = [
         Group(heading, tuple(Line(tuple(_cells(row, names, front))) for row in rows))
-        for heading, rows in (("", on), ("not on the front", off))
+        for heading, rows in (("", shown), ("not on the front", off))
         if rows
     ]
+    part = "" if len(shown) == len(on) else f", {len(shown)} of its {len(on):,} networks"
     return Table(
-        f"{front.study}: the Pareto front",
+        f"{front.study}: the Pareto front{part}",
         ("network", *headings, *chances, "attention", "trial"),
         tuple(groups),
     )
+
+
+def thinned(rows: list[FrontRow], most: int | None) -> list[FrontRow]:
+    """At most so many, evenly from the first to the last, and every baseline."""
+    if most is None or len(rows) <= most:
+        return rows
+    kept = {round(i * (len(rows) - 1) / (most - 1)) for i in range(most)}
+    return [row for i, row in enumerate(rows) if i in kept or row.is_baseline]
 
 
 def is_shown(found: FrontRow, front: Front) -> bool:

@@ -1,6 +1,7 @@
 """The report of a search: its front, its networks, how far it came, what it cost."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import optuna
 
@@ -27,6 +28,7 @@ from nasattn.report.search_charts import CHARTS, charts_of
 from nasattn.report.search_record import SearchRecord, read_record
 from nasattn.words import plural
 
+MOST_ROWS = 30  # networks of a front that are not folded away
 MOST_DRAWN = 24  # networks; the rest of a long front is in its table
 MOST_OPEN = 3  # of these are not folded away
 MOST_REASONS = 30
@@ -96,7 +98,11 @@ def _best(row: FrontRow) -> list[str]:
 def front_parts(front: Front) -> list[Part]:
     if not front.rows:
         return [Words("No network has been finished that keeps to the limits.")]
-    return [front_table(front), Bullets(tuple(front_words(front)))]
+    shown, words = front_table(front, MOST_ROWS), Bullets(tuple(front_words(front)))
+    every = front_table(front)
+    if len(shown.lines) == len(every.lines):
+        return [every, words]
+    return [shown, words, Folded(f"the whole front: {len(every.lines):,} networks", (every,))]
 
 
 def network_parts(study: optuna.Study, front: Front) -> list[Part]:
@@ -148,17 +154,18 @@ def figure_rows(row: FrontRow) -> list[tuple[str, str]]:
     return rows
 
 
-def latency_rows(latencies: Mapping[str, Mapping[str, object]]) -> list[tuple[str, str]]:
+def latency_rows(latencies: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
     """How each latency was measured, and how far it spread."""
-    return [
-        (
-            f"{name} as measured",
+    rows = []
+    for name, found in latencies.items():
+        spread = (
             f"median {found['median_ms']:.3g} ms (10 to 90 %: {found['p10_ms']:.3g} to "
-            f"{found['p90_ms']:.3g}), n = {found['n']}, {found['relative']:.3f} times "
-            f"MobileNetV2; {found['runtime']}, {found['threads']} thread(s), {found['device']}",
+            f"{found['p90_ms']:.3g}), n = {found['n']}, {found['relative']:.3f} times MobileNetV2"
         )
-        for name, found in latencies.items()
-    ]
+        threads = plural(found["threads"], "thread") if "threads" in found else ""
+        where = (found.get("runtime"), threads, found.get("device"))
+        rows.append((f"{name} as measured", "; ".join(filter(None, (spread, *where)))))
+    return rows
 
 
 def reasons(record: SearchRecord) -> Part | None:
