@@ -73,10 +73,14 @@ class Seen:
 
     def __post_init__(self) -> None:
         self.page.set_default_timeout(PATIENCE)
-        self.page.on("console", lambda m: m.type == "error" and self.errors.append(m.text))
+        self.page.on("console", self.hear)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("dialog", self.close)
+
+    def hear(self, message: Any) -> None:
+        if message.type == "error":
+            self.errors.append(message.text)
 
     def close(self, dialog: Any) -> None:
         self.dialogs.append(dialog.message)

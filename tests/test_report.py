@@ -197,7 +197,8 @@ def test_a_search_report_has_all_that_it_should() -> None:
     ]
     front = read_front(study())
     drawn = [part.name for part in found.parts if isinstance(part, Picture)]
-    assert drawn == [row.network for row in front.rows if row.on_front or row.selected]
+    assert len(drawn) == len(set(drawn))
+    assert set(drawn) == {row.network for row in front.rows if row.on_front or row.selected}
     facts = dict(row for part in found.parts if isinstance(part, Facts) for row in part.rows)
     assert facts["data"] == "digits"
     assert facts["data_hash"] == study().user_attrs["settings"]["data_hash"]
@@ -319,11 +320,41 @@ def test_report_refuses(
     assert_refused(monkeypatch, capsys, arguments, message)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("spaces", "--json"),
+        ("zoo", "--family", "alexnet", "--json"),
+        ("plugin", "list", "--json"),
+        ("status", "--json"),
+        ("compare", "other", "other", "--json"),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_what_prints_a_table_prints_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    assert nasattn(monkeypatch, *arguments) == 0
+    assert json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_search_prints_its_front_as_json_and_all_else_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    goals = ("--objective", "top1", "--objective", "macs", "--seeds", "0")
+    more = ("--trials", "1", "--name", "as-json", "--json")
+    assert nasattn(monkeypatch, *TINY, *goals, *more) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["study"] == "as-json"
+    assert "the Pareto front" in captured.err
+
+
 # ---- The dashboard ----
 
 
 def note(of: optuna.Study, trial_id: int) -> str:
-    return get_note(SimpleNamespace(storage=of._storage, study=of, _trial_id=trial_id))  # type: ignore[arg-type]
+    return str(get_note(SimpleNamespace(storage=of._storage, study=of, _trial_id=trial_id)))
 
 
 @pytest.mark.usefixtures("here")
@@ -361,7 +392,7 @@ def test_catch_up_leaves_a_note_that_somebody_has_edited() -> None:
         catch_up(found, artifact_dir(url))
         first = found.get_trials()[0]
         place = SimpleNamespace(storage=found._storage, study=found, _trial_id=first._trial_id)
-        save_note(place, "mine")  # type: ignore[arg-type]
+        save_note(place, "mine")
         save_note(found, "mine, too")
         catch_up(found, artifact_dir(url))
         assert note(found, first._trial_id) == "mine"

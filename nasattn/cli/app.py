@@ -100,6 +100,9 @@ def search(
     resume: Annotated[
         bool, typer.Option(help="Go on with a study of this name and equal settings.")
     ] = True,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the front as JSON; all else to standard error.")
+    ] = False,
     plugin: Plugins = None,
 ) -> None:
     """Search a space for the networks with the best trade-offs."""
@@ -136,7 +139,13 @@ def search(
     changes["recipe"] = {k: v for k, v in training.items() if v is not None} or None
     changes = {key: value for key, value in changes.items() if value is not None}
     status = search_command(
-        study, changes, storage=storage, out=out, resume=resume, cache_dir=cache_dir()
+        study,
+        changes,
+        storage=storage,
+        out=out,
+        resume=resume,
+        as_json=json,
+        cache_dir=cache_dir(),
     )
     raise typer.Exit(status)
 
@@ -567,11 +576,13 @@ def replay(
 
 
 @app.command()
-def spaces() -> None:
+def spaces(
+    json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
     """List the search spaces."""
     from nasattn.cli.spaces import spaces_command
 
-    spaces_command()
+    spaces_command(as_json=json)
 
 
 @app.command()
@@ -585,13 +596,16 @@ def zoo(
         bool, typer.Option("--markdown", help="Print all columns as a Markdown table.")
     ] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print all columns as CSV.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print all columns as JSON.")] = False,
 ) -> None:
     """List the networks that have names, with published figures checked by counting."""
-    if verify + markdown + csv > 1:
-        raise typer.BadParameter("--verify, --markdown and --csv: only one of them at a time")
+    if verify + markdown + csv + json > 1:
+        options = "--verify, --markdown, --csv and --json"
+        raise typer.BadParameter(f"{options}: only one of them at a time")
     from nasattn.cli.zoo import zoo_command
 
-    form = "markdown" if markdown else "csv" if csv else "table"
+    forms = {"markdown": markdown, "csv": csv, "json": json}
+    form = next((form for form, wanted in forms.items() if wanted), "table")
     raise typer.Exit(zoo_command(family, paper, verify=verify, form=form))
 
 
@@ -683,11 +697,14 @@ def plugin_root(context: typer.Context) -> None:
 
 
 @plugin_app.command("list")
-def plugin_list(plugin: Plugins = None) -> None:
+def plugin_list(
+    plugin: Plugins = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
     """List the kinds of attention and their options."""
     from nasattn.cli.plugin import list_command
 
-    list_command()
+    list_command(as_json=json)
 
 
 @plugin_app.command("test")

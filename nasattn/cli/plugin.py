@@ -1,5 +1,6 @@
 """`nasattn plugin`: the kinds of attention that there are, and a plug-in's test."""
 
+import json
 from math import lcm
 
 from rich.console import Console
@@ -20,7 +21,7 @@ WIDTHS = (16, 24, 96)
 STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
 
-def list_command() -> None:
+def list_command(*, as_json: bool) -> None:
     """A table of the built-in kinds and, below a rule, the plug-ins; then those that are broken."""
     broken = []
     for kind in entry_point_kinds():
@@ -29,6 +30,15 @@ def list_command() -> None:
         except PluginError as e:
             broken.append(f"plug-in {kind} cannot be loaded: {e}")
     console = Console(highlight=False, emoji=False)  # 'a.py:A: ...' is not one
+    if as_json:
+        kinds = [
+            {"kind": kind, "options": dict(found.defaults), "source": found.source}
+            | {"plugin": PLUGINS.get(kind)}
+            for kind, found in ATTENTIONS.items()
+        ]
+        facts = {"kinds": kinds, "broken": broken}
+        console.print(json.dumps(facts, indent=2, default=str), markup=False, soft_wrap=True)
+        return
     console.print(kinds_table())
     for line in broken:
         console.print(line, markup=False, soft_wrap=True)

@@ -63,11 +63,12 @@ def search_command(
     storage: str,
     out: Path | None,
     resume: bool,
+    as_json: bool,
     cache_dir: Path,
 ) -> int:
     """Check everything, search, show the front and the next command; returns the exit status."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    console = Console(highlight=False)
+    console = Console(highlight=False, stderr=as_json)
     if study is None and changes.get("evaluator", "").startswith(TABLE):
         spec = load_study_spec(None, {"n_trials": TABLE_TRIALS, **changes})
     else:
@@ -80,7 +81,10 @@ def search_command(
     way = look_up(spec, space, changes) if spec.table else train(spec, space, console, cache_dir)
     with open_engine(way.spec, way.travelling) as engine:
         way = way.on(engine, settle_pending(console, way.spec, storage, engine), storage)
-        return search_on(engine, way, space, console, folder, storage, resume=resume)
+        status = search_on(engine, way, space, console, folder, storage, resume=resume)
+    if as_json and (folder / "front.json").is_file():
+        print((folder / "front.json").read_text(encoding="utf-8"), end="")  # noqa: T201
+    return status
 
 
 def search_on(

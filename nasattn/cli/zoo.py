@@ -1,6 +1,7 @@
 """`nasattn zoo`: every named network, what was printed about it, and what counting says."""
 
 import csv
+import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
@@ -36,6 +37,8 @@ def zoo_command(family: str | None, paper: str | None, *, verify: bool, form: st
         writer = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    elif form == "json":
+        console.print(json.dumps(rows, indent=2), soft_wrap=True)
     else:
         console.print("\n".join(markdown(rows)), soft_wrap=True)
     return 0
