@@ -5,6 +5,7 @@ import logging
 import sys
 import threading
 import time
+import warnings
 from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -48,6 +49,9 @@ def dashboard_command(storage: str, host: str, port: int) -> None:
     """Serve until Ctrl-C."""
     opened = open_storage(storage)
     from optuna_dashboard import wsgi
+
+    # Its own plot of importances warns of every parameter that few trials have.
+    warnings.filterwarnings("ignore", category=UserWarning, module="optuna.importance")
 
     logging.getLogger("optuna_dashboard._bottle_util").addFilter(_ServerAway())
     cached = get_storage(opened)  # finished trials are read once, not at every look

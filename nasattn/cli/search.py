@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,6 +99,7 @@ def search_on(
     resume: bool,
 ) -> int:
     """Search with what has been checked; returns the exit status."""
+    began = time.monotonic()
     run = Run(console, engine, artifact_dir(storage), typed(storage))
     control = replace(way, spec=control_of(way.spec)) if way.spec.control else None
     if control:  # whether it may be gone on with is found out before anything is trained
@@ -115,6 +117,8 @@ def search_on(
                 name = control.spec.study_name
                 console.print(f"\nrandom search of the same budget: study {name}", style="dim")
                 status = search_and_select(beside, space, control, run)
+            if not status:
+                Review(opened, run.artifacts, began).finish()  # it has the control beside it now
         if not status:
             shutil.rmtree(checkpoint_dir(way.spec, storage), ignore_errors=True)
     finally:

@@ -27,6 +27,7 @@ from nasattn.report.markup import markdown_table
 from nasattn.report.plotly_chart import plotly_figure
 from nasattn.report.search_charts import is_ablation, search_charts
 from nasattn.report.trial_note import safe, trial_note
+from nasattn.search.control import SUFFIX
 from nasattn.search.driver import Watcher
 from nasattn.search.history import GIVEN_UP
 from nasattn.search.quick import QuickStorage
@@ -132,8 +133,14 @@ STATE = "nasattn:reviewed"  # system attribute of a study: what was there at the
 
 
 def _state(study: optuna.Study) -> list[Any]:
-    trials = study.get_trials(deepcopy=False)
-    finished = sum(trial.state.is_finished() for trial in trials)
+    """How many trials of it and of its control are finished, and trainings with fresh seeds."""
+    names = study.study_name, f"{study.study_name}{SUFFIX}"
+    storage = study._storage
+    ids = [s._study_id for s in storage.get_all_studies() if s.study_name in names]
+    finished = [
+        sum(trial.state.is_finished() for trial in storage.get_all_trials(i, deepcopy=False))
+        for i in sorted(ids)
+    ]
     runs = sum(len(by) for by in study.user_attrs.get("selection", {}).values())
     return [finished, runs]
 

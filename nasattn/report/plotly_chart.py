@@ -381,10 +381,11 @@ def _coordinates(mark: Coordinates, figure: "Figure", chart: Chart) -> None:
                 yanchor={0.0: "top", 1.0: "bottom"}.get(y, "middle"),
                 bgcolor=FOG,
             )
-    heads = [f"{safe(s.label)}<br>{safe(s.unit)}".removesuffix("<br>") for s in scales]
+    heads = ["<br>".join([*safe(s.label).split(), safe(s.unit)]) for s in scales]
     figure.update_xaxes(
         tickvals=places, ticktext=heads, showgrid=False, showline=False, ticks="", title=None
     )
+    figure.update_xaxes(tickangle=0, tickfont={"size": 10})  # turned ones would reach the caption
     figure.update_yaxes(visible=False, range=[-0.08, 1.08])
 
 

@@ -36,7 +36,7 @@ def trial_note(
     links = links or {}
     name = trial.user_attrs.get("baseline")
     title = f"{BASELINE} {safe(name)}" if name else trial.user_attrs.get("arch_id", "no network")
-    words = f": {describe(arch)}" if arch else ""
+    words = f": {safe(describe(arch))}" if arch else ""
     parts = [f"### {title}{words}", safe(_ending(trial))]
     parts += [_image(PICTURES["architecture.png"], links.get("architecture.png"))]
     parts += [_table(("figure", "value", "spread"), figures(trial, selected))]
