@@ -30,6 +30,7 @@ from nasattn.report.ablation import (
     response_curves,
     top1_of,
 )
+from nasattn.report.ablation_report import ablation_report
 from nasattn.report.canvas import BLUE, image
 from nasattn.report.cells import (
     DESIGNS,
@@ -45,8 +46,10 @@ from nasattn.report.cells import (
     published_words,
     table_cells,
 )
+from nasattn.report.document import Bullets, Commands, Picture
 from nasattn.report.forest import CUT, forest_plot
 from nasattn.report.formats import KEYS, runs_csv, to_csv, to_json, to_rows, write_ablation
+from nasattn.report.html import to_html
 from nasattn.report.markup import latex, to_latex, to_markdown, wrapped
 from nasattn.report.plots import curves_plot, figures, interactions_plot, response_plot
 from nasattn.train.loop import Epoch
@@ -713,3 +716,34 @@ def test_nasty_names_stay_readable_in_plots() -> None:
     labels = [t.get_text() for t in forest_plot(nasty()).axes[0].get_yticklabels()]
     assert "_x\\$" in labels
     assert not any("\n" in label or "\x1b" in label for label in labels)
+
+
+# ---- the report ----
+
+
+def test_an_ablation_report_has_tables_plots_and_what_each_arm_changes() -> None:
+    tops = {**SIMPLE, "lost": ["out of memory"] * 6}
+    study = study_of(
+        tops, [(a, "base", "leave one out") for a in tops if a != "base"], networks={"-eca": SGE}
+    )
+    study.set_user_attr("command", "nasattn ablate --base lam")
+    found = ablation_report(study, commands=["nasattn report x"])
+    headings = [section.heading for section in found.sections]
+    assert headings[:4] == [
+        "Which part earns its keep",
+        "Plots",
+        "The networks, drawn",
+        "What failed",
+    ]
+    (row,) = (row for row in read_ablation(study).rows if row.contrast.arm == "-eca")
+    assert found.summary[-1] == f"-eca: {row.verdict}."
+    pictures = {part.name: part for part in found.parts if isinstance(part, Picture)}
+    assert pictures.keys() == {"forest", "curves", "base", "-eca"}  # "lost" is the base's network
+    assert all("<svg" in picture.svg for picture in pictures.values())
+    bullets = [line for part in found.parts if isinstance(part, Bullets) for line in part.lines]
+    assert any(line.startswith("lost failed: out of memory") for line in bullets)
+    (commands,) = (part.lines for part in found.parts if isinstance(part, Commands))
+    assert commands == ("nasattn ablate --base lam", "nasattn report x")
+    text = to_html(found)
+    assert "<script" not in text  # its plots are pictures
+    assert len(text) < 1e6

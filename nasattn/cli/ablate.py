@@ -35,6 +35,7 @@ from nasattn.ablation.sequential import Decision, Sequential
 from nasattn.ablation.spec import AblationSpec, load_ablation
 from nasattn.ablation.statistics import Pair
 from nasattn.arch import Architecture
+from nasattn.cli.commands import typed
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.folders import check_folder, make_folder
 from nasattn.cli.machine import machine_turns
@@ -115,6 +116,7 @@ def ablate_command(
         make_folder(artifact_dir(options.storage))
         setting = replace(setting, reference_ms=prepare(console, study, setting))
         describe_study(study, spec, drawn, design, looks)
+        study.set_user_attr("command", typed(options.storage))
         status = run(console, study, spec, design, setting, looks, artifact_dir(options.storage))
         result = read_ablation(study)
     if status:

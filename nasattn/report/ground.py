@@ -90,8 +90,8 @@ def cost_parts(study: optuna.Study, openings: Sequence[Opening]) -> list[Part]:
         seconds = sum(float(one.get("seconds", 0) or 0) for one in lost)
         rows.append(("lost attempts", f"{core_hours(seconds)}, {plural(len(lost), 'attempt')}"))
     rows.append(("together", core_hours(searched + again)))
-    seen = plural(len(openings), "time") if openings else "never"
-    said = Words(f"The sealed test split of these pictures was opened {seen} on this machine.")
+    seen = f"opened {plural(len(openings), 'time')}" if openings else "never opened"
+    said = Words(f"The sealed test split of these pictures was {seen} on this machine.")
     each = tuple(f"{one.when}: {one.command}" for one in openings)
     return [
         Facts(tuple(rows)),
@@ -116,9 +116,9 @@ def core_hours(seconds: float) -> str:
 
 def again_parts(study: optuna.Study, commands: Sequence[str]) -> list[Part]:
     """The commands that made the study, and what must be equal for the same to come out."""
-    run = study.user_attrs.get("run", {})
-    own = [run["command"]] if run.get("command") else []
-    lines = tuple(dict.fromkeys([*own, *commands]))
+    attributes = study.user_attrs
+    own = attributes.get("run", {}).get("command") or attributes.get("command")
+    lines = tuple(dict.fromkeys([*([own] if own else []), *commands]))
     if not lines:
         return []
     return [
