@@ -89,6 +89,7 @@ RUNTIMES: dict[str, Runtime] = {
             devices=("cpu", "cuda"),
             reloads=False,
         ),
+        Runtime("torchscript", "TorchScript", "torchscript", TORCH),
         Runtime(
             "onnxruntime",
             "ONNX Runtime",
