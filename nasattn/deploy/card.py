@@ -1,4 +1,4 @@
-"""Card: what a network's exported files need to be fed and understood, as plain JSON beside them."""
+"""Card: what it takes to feed and understand exported files, as plain JSON beside them."""
 
 import hashlib
 import json
@@ -15,7 +15,6 @@ from nasattn.errors import WeightsError
 from nasattn.spec import Line, Name, Spec, parse
 from nasattn.tensor_file import Mean, Std
 
-FORMAT = "nasattn-export-1"
 INPUT = (
     "float32 (1, 3, resolution, resolution), RGB 0..1 less mean by std; the picture upright on"
     " white, its centre square resized bilinearly with antialiasing"
@@ -25,7 +24,7 @@ INPUT = (
 class Card(Spec):
     """A network's name, classes and pictures; `arch` is plain data, None for a reference."""
 
-    format: Literal["nasattn-export-1"] = FORMAT
+    format: Literal["nasattn-export-1"] = "nasattn-export-1"
     name: Name
     arch: dict[str, Any] | None
     classes: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=2)]

@@ -20,7 +20,7 @@ class Limit:
 LIMITS: Mapping[str, Limit] = {
     "float32": Limit(1e-3, 1.0),  # kernels differ by some 1e-6 to 1e-4
     "float16": Limit(1e-2, 0.99),
-    "int8": Limit(0.25, 0.95),
+    "int8": Limit(0.3, 0.95),
 }
 
 

@@ -35,14 +35,16 @@ class Format:
     runtime: str  # row of RUNTIMES
     endings: Mapping[str, str]  # a file of the runtime -> the ending of the exported one
     writers: Mapping[str, Writer]
-    needs: Mapping[str, Modules] = field(default_factory=dict)  # more than the runtime, by precision
+    needs: Mapping[str, Modules] = field(
+        default_factory=dict
+    )  # more than the runtime, by precision
 
     @property
     def row(self) -> Runtime:
         return get_runtime(self.runtime)
 
     def file_names(self, name: str, precision: str) -> dict[str, str]:
-        """A file of the runtime -> the exported one, of a network's `name`; the first is the model."""
+        """A file of the runtime -> the exported one, of a network called `name`."""
         stem = name if precision == PRECISIONS[0] else f"{name}.{precision}"
         return {own: stem + ending for own, ending in self.endings.items()}
 
@@ -128,8 +130,15 @@ FORMATS: dict[str, Format] = {
             {"model.mnn": ".mnn"},
             {"float32": by_runtime("mnn"), "float16": by_runtime("mnn", half=True)},
         ),
-        Format("executorch", "executorch", {"model.pte": ".pte"}, {"float32": by_runtime("executorch")}),
-        Format("torchscript", "torchscript", {"model.pt": ".pt"}, {"float32": by_runtime("torchscript")}),
+        Format(
+            "executorch", "executorch", {"model.pte": ".pte"}, {"float32": by_runtime("executorch")}
+        ),
+        Format(
+            "torchscript",
+            "torchscript",
+            {"model.pt": ".pt"},
+            {"float32": by_runtime("torchscript")},
+        ),
     )
 }
 

@@ -15,7 +15,8 @@ import sys
 from ai_edge_quantizer import qtyping, quantizer
 q = quantizer.Quantizer(sys.argv[1])
 q.update_quantization_recipe(
-    regex=".*", operation_name=qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_key="float_casting",
+    regex=".*", operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+    algorithm_key="float_casting",
     op_config=qtyping.OpQuantizationConfig(
         weight_tensor_config=qtyping.TensorQuantizationConfig(
             num_bits=16, dtype=qtyping.TensorDataType.FLOAT)))
@@ -24,11 +25,16 @@ q.quantize().export_model(sys.argv[2])
 INT8 = """
 import sys
 import numpy as np
-from ai_edge_quantizer import quantizer, recipe
+from ai_edge_litert.interpreter import Interpreter
+from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe
 q = quantizer.Quantizer(sys.argv[1], recipe.static_wi8_ai8())
-x = np.load(sys.argv[3])
-(signature,) = q._model_signatures if hasattr(q, "_model_signatures") else ("serving_default",)
-ranges = q.calibrate({signature: [{"args_0": one[None]} for one in x]})
+for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):  # stay float32
+    q.update_quantization_recipe(
+        regex=".*", operation_name=end, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE)
+((signature, ends),) = Interpreter(sys.argv[1]).get_signature_list().items()
+(name,) = ends["inputs"]
+pictures = [{name: one[None]} for one in np.load(sys.argv[3])]
+ranges = q.calibrate({signature: pictures}, num_threads=1)
 q.quantize(ranges).export_model(sys.argv[2])
 """
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from nasattn.deploy.card import Card, card_of_metadata
 from nasattn.deploy.job import Job
 from nasattn.errors import WeightsError
-from nasattn.runtimes.onnx_file import INPUT, NAME, export_onnx
+from nasattn.runtimes.onnx_file import INPUT, export_onnx
 
 CALIBRATIONS = ("MinMax", "Entropy")  # ONNX Runtime's ways of setting the ranges of maps
 STRIDE = 8  # pictures whose maps are in memory at a time
@@ -87,7 +87,7 @@ def reader(pictures: Tensor) -> Any:
             self.set_range(0, len(pictures))
 
         def set_range(self, start_index: int, end_index: int) -> None:
-            self.left = iter(pictures[start_index:end_index].split(1))
+            self.left = iter(torch.split(pictures[start_index:end_index], 1))
 
         def get_next(self) -> dict[str, Any] | None:
             x = next(self.left, None)
@@ -104,7 +104,7 @@ def answers(file: Path, pictures: Tensor) -> Tensor:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    logits = [session.run(None, {INPUT: x.numpy()})[0] for x in pictures.split(1)]
+    logits = [session.run(None, {INPUT: x.numpy()})[0] for x in torch.split(pictures, 1)]
     return torch.cat([torch.from_numpy(one) for one in logits])
 
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 
 from nasattn.deploy.job import Job
 from nasattn.runtimes.onnx_file import export_onnx
@@ -25,7 +26,7 @@ def write_int8(job: Job, folder: Path) -> None:
     os.environ["NNCF_CI"] = "1"  # else it would tell its makers of this run
     import nncf
 
-    pictures = nncf.Dataset([x.numpy() for x in job.seen.split(1)])
+    pictures = nncf.Dataset([x.numpy() for x in torch.split(job.seen, 1)])
     model = nncf.quantize(read(job, folder), pictures, subset_size=len(job.seen))
     save(model, folder, half=False)
 
@@ -45,5 +46,3 @@ def save(model: Any, folder: Path, *, half: bool) -> None:
 
     openvino.save_model(model, folder / NAME, compress_to_fp16=half)
     (folder / "model.onnx").unlink()
-
-

@@ -49,7 +49,7 @@ class ExportedSession:
 
     def logits(self, pictures: Tensor, n_classes: int) -> Tensor:
         """(N, 3, R, R) as the network is to see them -> (N, classes)."""
-        return torch.cat([self._logits_of(x, n_classes) for x in pictures.split(1)])
+        return torch.cat([self._logits_of(x, n_classes) for x in torch.split(pictures, 1)])
 
     def _logits_of(self, x: Tensor, n_classes: int) -> Tensor:
         answer = self.runner.tell("answer", [numbers(x)], name=NAME, shape=self.shape)

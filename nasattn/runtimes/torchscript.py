@@ -14,9 +14,10 @@ def convert(model: "nn.Module", x: "Tensor", folder: Path) -> None:
     """`model.pt`, with batch norms folded into the convolutions before them."""
     import torch
 
+    jit: Any = torch.jit
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that shapes become constants
-        torch.jit.freeze(torch.jit.trace(model, (x,))).save(folder / "model.pt")
+        jit.freeze(jit.trace(model, (x,))).save(folder / "model.pt")
 
 
 class Session:
@@ -25,8 +26,9 @@ class Session:
     def __init__(self, folder: Path, shape: list[int], threads: int, device: str) -> None:
         import torch
 
+        jit: Any = torch.jit
         torch.set_num_threads(threads)
-        self.module, self.shape = torch.jit.load(folder / "model.pt"), shape
+        self.module, self.shape = jit.load(folder / "model.pt"), shape
 
     def feed(self, numbers: "array[float]") -> None:
         import torch
