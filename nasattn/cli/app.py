@@ -495,6 +495,72 @@ def latency(
 
 
 @app.command()
+def export(
+    target: Annotated[
+        str, typer.Argument(help="A weights file, or a network by name (with --init).")
+    ],
+    to: Annotated[
+        str,
+        name_of("onnx, openvino, tflite, ncnn, mnn, executorch, torchscript.", "FORMAT,..."),
+    ] = "onnx",
+    precision: Annotated[
+        str, name_of("float32, float16, int8; each where a format has it.", "PRECISION,...")
+    ] = "float32",
+    data: Annotated[
+        str | None, name_of("Pictures to check and calibrate with. [those of the training]")
+    ] = None,
+    resolution: Annotated[int | None, number("Side of the pictures, in pixels.")] = None,
+    pictures: Annotated[int, number("Validation pictures to check with, at most.")] = 200,
+    init: Annotated[
+        str | None, name_of("Weights of a named network: .npz, .pth, 'torchvision'.", "FILE")
+    ] = None,
+    mean: Annotated[str | None, name_of("Normalisation, as 0.485,0.456,0.406.", "R,G,B")] = None,
+    std: Annotated[str | None, name_of("Normalisation, as 0.229,0.224,0.225.", "R,G,B")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="[runs/NETWORK-export]", metavar="FOLDER")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the files of other weights of this name.")
+    ] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Write a trained network for other runtimes, each file checked; exit 1 where one is bad."""
+    from nasattn.cli.export import Wanted, export_command
+
+    wanted = Wanted(
+        to, precision, init, data, resolution, mean, std, pictures, out, overwrite=overwrite
+    )
+    raise typer.Exit(export_command(target, wanted, cache_dir=cache_dir()))
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="An exported file, or a weights file.")],
+    pictures: Annotated[
+        list[str], typer.Argument(help="Pictures and folders of them.", metavar="PICTURE...")
+    ],
+    top: Annotated[int, number("How many classes a picture.")] = 5,
+    threads: Annotated[int, number("Processor threads.")] = 1,
+    json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Classify pictures with an exported network, or with a weights file."""
+    from nasattn.cli.predict import predict_command
+
+    predict_command(model, pictures, top=top, as_json=json, threads=threads)
+
+
+@app.command()
+def setup(
+    name: Annotated[str, typer.Argument(help="tflite: TensorFlow Lite's converter.")],
+) -> None:
+    """Make the environment of a converter that cannot live beside nasattn."""
+    from nasattn.cli.setup import setup_command
+
+    setup_command(name)
+
+
+@app.command()
 def report(
     study: Annotated[str | None, typer.Argument(help="A study by name. [the only one]")] = None,
     storage: Storage = DEFAULT_STORAGE,

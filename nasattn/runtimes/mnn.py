@@ -1,4 +1,4 @@
-"""MNN, Alibaba's runtime for phones; float32 throughout."""
+"""MNN, Alibaba's runtime for phones; it computes in float32."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def convert(model: "nn.Module", x: "Tensor", folder: Path) -> None:
-    """`model.mnn`, from an ONNX file.
+def convert(model: "nn.Module", x: "Tensor", folder: Path, *, half: bool = False) -> None:
+    """`model.mnn`, from an ONNX file; `half`: its weights are kept in float16.
 
     By the compiled converter alone: the package's own program sends figures about the model to
     its makers, and installs what it needs to do so.
@@ -20,8 +20,9 @@ def convert(model: "nn.Module", x: "Tensor", folder: Path) -> None:
     from nasattn.runtimes.onnx_file import export_onnx
 
     file = export_onnx(model, x, folder)
-    options = ("-f", "ONNX", "--modelFile", file, "--MNNModel", folder / "model.mnn")
-    _tools.mnnconvert(["mnnconvert", *map(str, options), "--bizCode", "nasattn"])
+    options = ["-f", "ONNX", "--modelFile", file, "--MNNModel", folder / "model.mnn"]
+    options += ["--bizCode", "nasattn", *(["--fp16"] if half else [])]
+    _tools.mnnconvert(["mnnconvert", *map(str, options)])
     file.unlink()
     if not (folder / "model.mnn").is_file():
         raise RuntimeError("MNN's converter wrote no file")

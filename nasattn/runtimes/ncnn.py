@@ -1,4 +1,4 @@
-"""ncnn, Tencent's runtime for phones, by way of pnnx; float32 throughout."""
+"""ncnn, Tencent's runtime for phones, by way of pnnx; it computes in float32."""
 
 import contextlib
 import os
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def convert(model: "nn.Module", x: "Tensor", folder: Path) -> None:
-    """`model.ncnn.param` and `model.ncnn.bin`."""
+def convert(model: "nn.Module", x: "Tensor", folder: Path, *, half: bool = False) -> None:
+    """`model.ncnn.param` and `model.ncnn.bin`; `half`: its weights are kept in float16."""
     import pnnx
     import torch
 
@@ -20,7 +20,7 @@ def convert(model: "nn.Module", x: "Tensor", folder: Path) -> None:
     with torch.no_grad(), contextlib.chdir(folder):  # it writes where it stands, too
         named = torch.nn.ModuleDict({"network": model})  # its code cannot begin with a number
         named.forward = model.forward
-        pnnx.export(named, str(traced), (x,), fp16=False)
+        pnnx.export(named, str(traced), (x,), fp16=half)
     kept = ("model.ncnn.param", "model.ncnn.bin")
     for file in folder.iterdir():
         if file.name not in kept:

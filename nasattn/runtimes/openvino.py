@@ -17,7 +17,7 @@ def convert(model: "nn.Module", x: "Tensor", folder: Path) -> None:
 
 
 class Session:
-    """An inference request of one stream."""
+    """An inference request of one stream, of OpenVINO's own file where there is one."""
 
     def __init__(self, folder: Path, shape: list[int], threads: int, device: str) -> None:
         import openvino
@@ -29,7 +29,9 @@ class Session:
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,  # the process is pinned already
         }
-        compiled = openvino.Core().compile_model(folder / "model.onnx", "CPU", config)
+        own, other = folder / "model.xml", folder / "model.onnx"
+        file = own if own.is_file() else other
+        compiled = openvino.Core().compile_model(file, "CPU", config)
         self.request, self.shape = compiled.create_infer_request(), shape
 
     def feed(self, numbers: "array[float]") -> None:

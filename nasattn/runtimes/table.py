@@ -60,9 +60,13 @@ class Runtime:
             return command
         venv = shlex.quote(str(Path(self.own_python).parents[1]))
         python = shlex.quote(self.own_python)
-        torch = f"torch=={version('torch').split('+')[0]}"  # reads what ours writes
-        packages = f"{self.program} {torch}"
+        packages = " ".join(self.own_packages)
         return f"{command} && python3 -m venv {venv} && {python} -m pip install {packages}"
+
+    @property
+    def own_packages(self) -> tuple[str, str]:
+        """What the converter's own environment holds: with a torch that reads what ours writes."""
+        return self.program, f"torch=={version('torch').split('+')[0]}"
 
     def load(self) -> Converter:
         """The runtime's file; raises RuntimeMissingError where it cannot convert here."""
@@ -89,6 +93,7 @@ RUNTIMES: dict[str, Runtime] = {
             devices=("cpu", "cuda"),
             reloads=False,
         ),
+        Runtime("torchscript", "TorchScript", "torchscript", TORCH),
         Runtime(
             "onnxruntime",
             "ONNX Runtime",
