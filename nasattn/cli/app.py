@@ -12,7 +12,19 @@ from rich.console import Console
 from rich.markup import escape
 
 from nasattn import __version__
-from nasattn.cli.options import DEFAULT_STORAGE, Plugins, Storage, decimal, name_of, number
+from nasattn.cli.options import (
+    DEFAULT_STORAGE,
+    DistilWeight,
+    Plugins,
+    Storage,
+    TeacherMean,
+    Teachers,
+    TeacherStd,
+    Temperature,
+    decimal,
+    name_of,
+    number,
+)
 from nasattn.errors import NasattnError
 from nasattn.words import printable
 
@@ -251,6 +263,11 @@ def train(
         str | None,
         name_of("Weights to begin with: .safetensors, .npz, .pth, or 'torchvision'.", "FILE"),
     ] = None,
+    teacher: Teachers = None,
+    temperature: Temperature = None,
+    distil_weight: DistilWeight = None,
+    teacher_mean: TeacherMean = None,
+    teacher_std: TeacherStd = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="[runs/NETWORK-DATA]", metavar="FOLDER")
     ] = None,
@@ -260,8 +277,16 @@ def train(
     plugin: Plugins = None,
 ) -> None:
     """Train one network; the same command goes on with a training that was stopped."""
+    from nasattn.cli.teacher import Lesson
     from nasattn.cli.train import train_command
 
+    lesson = Lesson(
+        tuple(teacher or ()),
+        decimal("--temperature", temperature),
+        decimal("--distil-weight", distil_weight),
+        teacher_mean,
+        teacher_std,
+    )
     training = {"name": recipe, "epochs": epochs, "train_size": train_size}
     changes: dict[str, Any] = {
         "data": data,
@@ -273,7 +298,13 @@ def train(
     }
     changes = {key: value for key, value in changes.items() if value is not None}
     status = train_command(
-        network, changes, init=init, out=out, overwrite=overwrite, cache_dir=cache_dir()
+        network,
+        changes,
+        init=init,
+        lesson=lesson,
+        out=out,
+        overwrite=overwrite,
+        cache_dir=cache_dir(),
     )
     raise typer.Exit(status)
 
