@@ -310,6 +310,60 @@ def train(
 
 
 @app.command()
+def final(
+    study: Annotated[str, typer.Argument(help="A study of `nasattn search` by name.")],
+    top: Annotated[
+        int | None, number("The best so many of its front, by what each adds to it. [1]")
+    ] = None,
+    networks: Annotated[
+        str | None, name_of("These instead, by arch_id, trial or name.", "NETWORK,...")
+    ] = None,
+    seeds: Annotated[int, number("Fresh seeds for each network.")] = 3,
+    recipe: Annotated[str | None, name_of("Training recipe. [the study's]")] = None,
+    epochs: Annotated[int | None, number("Epochs. [by the recipe]")] = None,
+    data: Annotated[str | None, name_of("Its pictures, where they are now.")] = None,
+    teacher: Teachers = None,
+    temperature: Temperature = None,
+    distil_weight: DistilWeight = None,
+    teacher_mean: TeacherMean = None,
+    teacher_std: TeacherStd = None,
+    device: Annotated[str | None, name_of("cpu, cuda, cuda:1, ... [cpu]")] = None,
+    threads: Annotated[int | None, number("Processor threads to train with. [1]")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="[runs/STUDY/final]", metavar="FOLDER")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another final in the folder.")
+    ] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Train a study's best networks for good, then open the sealed test split, once for all."""
+    from nasattn.cli.final import Ask, final_command
+    from nasattn.cli.teacher import Lesson
+
+    lesson = Lesson(
+        tuple(teacher or ()),
+        decimal("--temperature", temperature),
+        decimal("--distil-weight", distil_weight),
+        teacher_mean,
+        teacher_std,
+    )
+    names = None if networks is None else tuple(networks.split(","))
+    ask = Ask(top, names, seeds, recipe, epochs, data, device, threads)
+    status = final_command(
+        study,
+        ask,
+        lesson,
+        storage=storage,
+        out=out,
+        overwrite=overwrite,
+        cache_dir=cache_dir(),
+    )
+    raise typer.Exit(status)
+
+
+@app.command()
 def evaluate(
     target: Annotated[
         str, typer.Argument(help="A weights file, or a network by name (with --init).")
