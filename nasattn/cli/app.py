@@ -364,6 +364,42 @@ def final(
 
 
 @app.command()
+def recommend(
+    priority: Annotated[str, name_of("What matters most: size, accuracy, speed or power.")],
+    max_params: Annotated[str | None, name_of("At most so many parameters: 3M.", "N")] = None,
+    max_macs: Annotated[str | None, name_of("At most so many multiply-adds: 300M.", "N")] = None,
+    max_latency: Annotated[
+        str | None, name_of("At most so long a picture: 8ms, 8ms@onnxruntime.", "MS")
+    ] = None,
+    min_top1: Annotated[str | None, name_of("At least this top-1, a fraction: .9.", "X")] = None,
+    data: Annotated[
+        str, name_of("digits, cifar10, cifar100, a folder of class folders, or an .npz.")
+    ] = "digits",
+    resolution: Annotated[int | None, number("Side of the pictures, in pixels.")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The study file to go on with.", metavar="FILE")
+    ] = Path("study.yaml"),
+    plugin: Plugins = None,
+) -> None:
+    """Pick a network to begin with, from limits and a priority, and write a study file."""
+    from nasattn.cli.recommend import recommend_command
+
+    recommend_command(
+        priority,
+        max_params=max_params,
+        max_macs=max_macs,
+        max_latency=max_latency,
+        min_top1=min_top1,
+        data=data,
+        resolution=resolution,
+        storage=storage,
+        out=out,
+        cache_dir=cache_dir(),
+    )
+
+
+@app.command()
 def evaluate(
     target: Annotated[
         str, typer.Argument(help="A weights file, or a network by name (with --init).")
