@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from nasattn.cli.recommend import amount, read_wish
+from nasattn.cli.recommend import amount, pick_table, pick_words, read_wish
 from nasattn.errors import NasattnError, StudyError
 from nasattn.recommend import MEASURED, PRIORITIES, PUBLISHED, Known, Wish, pick, published_top1
 from nasattn.search.spec import load_study_spec
@@ -197,3 +198,19 @@ def test_recommend_refuses_in_one_line(
 ) -> None:
     Path("taken.yaml").write_text("space: mobile\n", encoding="utf-8")
     assert_refused(monkeypatch, capsys, ["recommend", *options], message)
+
+
+def test_pick_table_marks_what_was_only_published() -> None:
+    one = Known("one", "mobile", 1, 2_000_000, 0.9, MEASURED, {"latency_ms": 9.0})
+    other = Known("other", "mobile", 1, 1_000_000, 0.9, PUBLISHED, printed_ms="6.4 ms on RTX 3080")
+    for known_one, cells in ((one, ["9.00", "90.0"]), (other, ["6.4 p", "90.0 p"])):
+        wish = Wish("power")
+        found = pick([known_one], wish, "CIFAR-10", same=True)
+        console = Console(width=80)
+        with console.capture() as capture:
+            console.print(pick_table(found, wish))
+        assert all(f"{cell}" in capture.get() for cell in cells)
+        assert f"> {known_one.name}" in capture.get()
+        assert ("ms: latency_ms, measured by the studies" in pick_words(found, wish, "")) == (
+            known_one is one
+        )

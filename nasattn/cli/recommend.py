@@ -208,7 +208,7 @@ def from_row(row: FrontRow, space: str) -> Known:
 def pick_table(found: Pick, wish: Wish) -> Table:
     """The networks that the pick was made from, in its order; published figures are marked."""
     latency = get_objective(wish.latency)
-    made = table("network", *map(number_column, ("params M", "macs M", latency.heading, "top1 %")))
+    made = table("network", *map(number_column, ("params M", "macs M", "ms", "top1 %")))
     shown_ones = found.shown[:MOST_SHOWN]
     for one in shown_ones:
         ms = latency.show(one.latencies[wish.latency]) if wish.latency in one.latencies else ""
@@ -232,6 +232,8 @@ def pick_words(found: Pick, wish: Wish, where: str) -> list[str]:
         )
     else:
         words.append("top1: measured on these pictures by stored studies, by their recipes")
+    if any(wish.latency in x.latencies for x in found.shown):
+        words.append(f"ms: {wish.latency}, measured by the studies")
     if wish.row.note:
         words.append(wish.row.note)
     if found.open:
