@@ -171,7 +171,11 @@ def test_train_learns_from_a_weights_file_and_says_so(
     norms = ["--teacher-mean", "0.5,0.5,0.5", "--teacher-std", "1,1,1"]
     assert nasattn(monkeypatch, *TRAIN, "-o", "third", *both, *norms) == 0
     assert "weights.safetensors " in (third := capsys.readouterr().out)
-    assert " + outside.npz " in third
+    assert " + tiny.json=outside.npz " in third
+    assert " normalised by 0.5,0.5,0.5; 1,1,1, temperature 4" in third
+    # Another normalisation is another training.
+    norms[3] = "1,1,2"
+    assert nasattn(monkeypatch, *TRAIN, "-o", "third", *both, *norms) == 2
 
 
 def write_outside() -> None:

@@ -135,6 +135,15 @@ def test_final_counts_what_evaluate_counts(monkeypatch: pytest.MonkeyPatch) -> N
     assert (found["top1"]["right"], found["top5"]["right"]) == (run["right"], run["right_top5"])
 
 
+def test_final_says_where_the_front_has_fewer_networks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nasattn(monkeypatch, "final", "s", "--top", "50", "--seeds", "1", "--epochs", "1") == 0
+    n = len(result()["networks"])
+    assert f"the front has {n} network" in (out := capsys.readouterr().out)
+    assert ", 50 were asked for" in out
+
+
 def test_final_with_a_teacher_says_who(monkeypatch: pytest.MonkeyPatch) -> None:
     base = ["final", "s", "--networks", "0", "--seeds", "1"]
     assert nasattn(monkeypatch, *base) == 0

@@ -86,6 +86,7 @@ class Plan:
     data: ImageData
     distil: Distil | None
     folder: Path
+    asked: int  # how many networks
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -134,7 +135,8 @@ def final_command(
     distil = read_distil(lesson, data, cache_dir)
     first = study.user_attrs["settings"].get("seed", 0) + FIRST_SEED
     seeds = tuple((first + i) % 2**32 for i in range(ask.n_seeds))
-    plan = Plan(study.study_name, finalists, seeds, options, data, distil, folder)
+    asked = len(ask.networks or ()) or ask.top or 1
+    plan = Plan(study.study_name, finalists, seeds, options, data, distil, folder, asked)
     with one_writer(folder):
         final = earlier(plan, overwrite=overwrite)
         if final is not None:
@@ -247,6 +249,8 @@ def earlier(plan: Plan, *, overwrite: bool) -> dict[str, Any] | None:
 
 def train_all(console: Console, plan: Plan, turns: Turns, *, overwrite: bool) -> bool:
     """Each network with each seed, as far as it is not done; False where the user stopped it."""
+    if (n := len(plan.finalists)) < plan.asked:
+        console.print(f"the front has {plural(n, 'network')}, {plan.asked} were asked for")
     todo = [(seed, one) for seed in plan.seeds for one in plan.finalists]
     console.print(
         f"{plural(len(plan.finalists), 'network')}, {plural(len(plan.seeds), 'seed')} each; then "

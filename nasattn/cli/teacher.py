@@ -76,16 +76,18 @@ def read_teacher(text: str, usual: Normalise | None, data: ImageData, cache_dir:
     if equals:
         model, found = from_outside(name, init, data, cache_dir)
         normalise = found.normalise or usual or Normalise.of(to_tensors(data.train, "cpu")[0])
+        means, stds = (",".join(f"{x:g}" for x in y) for y in (normalise.mean, normalise.std))
+        identity = f"{name}={found.identity} normalised by {means}; {stds}"
     elif Path(text).suffix.lower() == ".safetensors":
         model, normalise = from_own(text, data)
-        found = from_safetensors(Path(text))
+        identity = from_safetensors(Path(text)).identity
     else:
         raise StudyError(
             f"--teacher: {text} is neither a weights file (.safetensors) nor NAME=FILE, as"
             " resnet56_cifar=resnet56.npz"
         )
     check_answers(model, text, data)
-    return Teacher(model, normalise, found.identity)
+    return Teacher(model, normalise, identity)
 
 
 def from_own(text: str, data: ImageData) -> tuple[nn.Module, Normalise]:
