@@ -22,6 +22,7 @@ class Facts(FileFacts):
     recipe: Recipe
     recipe_id: Line
     content_hash: Line  # of the data
+    teacher: Line = ""  # whom it learned from beside the labels, and how; none: from labels alone
 
     @property
     def run(self) -> dict[str, Any]:
@@ -32,7 +33,7 @@ class Facts(FileFacts):
             "recipe": self.recipe.model_dump(mode="json", exclude={"name"}),
             "seed": self.seed,
             "init": self.init,
-        }
+        } | ({"teacher": self.teacher} if self.teacher else {})
 
     def build(self) -> nn.Module:
         """The network, with new weights. Raises UnknownNameError."""

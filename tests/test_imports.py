@@ -40,6 +40,7 @@ FLOORS = [
     ["explain", "deploy"],
     ["evaluate"],
     ["search", "detect", "ablation"],
+    ["recommend"],
     ["report"],
     ["testing"],
     ["cli"],

@@ -12,7 +12,19 @@ from rich.console import Console
 from rich.markup import escape
 
 from nasattn import __version__
-from nasattn.cli.options import DEFAULT_STORAGE, Plugins, Storage, decimal, name_of, number
+from nasattn.cli.options import (
+    DEFAULT_STORAGE,
+    DistilWeight,
+    Plugins,
+    Storage,
+    TeacherMean,
+    Teachers,
+    TeacherStd,
+    Temperature,
+    decimal,
+    name_of,
+    number,
+)
 from nasattn.errors import NasattnError
 from nasattn.words import printable
 
@@ -260,6 +272,11 @@ def train(
         str | None,
         name_of("Weights to begin with: .safetensors, .npz, .pth, or 'torchvision'.", "FILE"),
     ] = None,
+    teacher: Teachers = None,
+    temperature: Temperature = None,
+    distil_weight: DistilWeight = None,
+    teacher_mean: TeacherMean = None,
+    teacher_std: TeacherStd = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="[runs/NETWORK-DATA]", metavar="FOLDER")
     ] = None,
@@ -269,8 +286,16 @@ def train(
     plugin: Plugins = None,
 ) -> None:
     """Train one network; the same command goes on with a training that was stopped."""
+    from nasattn.cli.teacher import Lesson
     from nasattn.cli.train import train_command
 
+    lesson = Lesson(
+        tuple(teacher or ()),
+        decimal("--temperature", temperature),
+        decimal("--distil-weight", distil_weight),
+        teacher_mean,
+        teacher_std,
+    )
     training = {"name": recipe, "epochs": epochs, "train_size": train_size}
     changes: dict[str, Any] = {
         "data": data,
@@ -282,9 +307,105 @@ def train(
     }
     changes = {key: value for key, value in changes.items() if value is not None}
     status = train_command(
-        network, changes, init=init, out=out, overwrite=overwrite, cache_dir=cache_dir()
+        network,
+        changes,
+        init=init,
+        lesson=lesson,
+        out=out,
+        overwrite=overwrite,
+        cache_dir=cache_dir(),
     )
     raise typer.Exit(status)
+
+
+@app.command()
+def final(
+    study: Annotated[str, typer.Argument(help="A study of `nasattn search` by name.")],
+    top: Annotated[
+        int | None, number("The best so many of its front, by what each adds to it. [1]")
+    ] = None,
+    networks: Annotated[
+        str | None, name_of("These instead, by arch_id, trial or name.", "NETWORK,...")
+    ] = None,
+    seeds: Annotated[int, number("Fresh seeds for each network.")] = 3,
+    recipe: Annotated[str | None, name_of("Training recipe. [the study's]")] = None,
+    epochs: Annotated[int | None, number("Epochs. [by the recipe]")] = None,
+    data: Annotated[str | None, name_of("Its pictures, where they are now.")] = None,
+    teacher: Teachers = None,
+    temperature: Temperature = None,
+    distil_weight: DistilWeight = None,
+    teacher_mean: TeacherMean = None,
+    teacher_std: TeacherStd = None,
+    device: Annotated[str | None, name_of("cpu, cuda, cuda:1, ... [cpu]")] = None,
+    threads: Annotated[int | None, number("Processor threads to train with. [1]")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="[runs/STUDY/final]", metavar="FOLDER")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another final in the folder.")
+    ] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Train a study's best networks for good, then open the sealed test split, once for all."""
+    from nasattn.cli.final import Ask, final_command
+    from nasattn.cli.teacher import Lesson
+
+    lesson = Lesson(
+        tuple(teacher or ()),
+        decimal("--temperature", temperature),
+        decimal("--distil-weight", distil_weight),
+        teacher_mean,
+        teacher_std,
+    )
+    names = None if networks is None else tuple(networks.split(","))
+    ask = Ask(top, names, seeds, recipe, epochs, data, device, threads)
+    status = final_command(
+        study,
+        ask,
+        lesson,
+        storage=storage,
+        out=out,
+        overwrite=overwrite,
+        cache_dir=cache_dir(),
+    )
+    raise typer.Exit(status)
+
+
+@app.command()
+def recommend(
+    priority: Annotated[str, name_of("What matters most: size, accuracy, speed or power.")],
+    max_params: Annotated[str | None, name_of("At most so many parameters: 3M.", "N")] = None,
+    max_macs: Annotated[str | None, name_of("At most so many multiply-adds: 300M.", "N")] = None,
+    max_latency: Annotated[
+        str | None, name_of("At most so long a picture: 8ms, 8ms@onnxruntime.", "MS")
+    ] = None,
+    min_top1: Annotated[str | None, name_of("At least this top-1, a fraction: .9.", "X")] = None,
+    data: Annotated[
+        str, name_of("digits, cifar10, cifar100, a folder of class folders, or an .npz.")
+    ] = "digits",
+    resolution: Annotated[int | None, number("Side of the pictures, in pixels.")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The study file to go on with.", metavar="FILE")
+    ] = Path("study.yaml"),
+    plugin: Plugins = None,
+) -> None:
+    """Pick a network to begin with, from limits and a priority, and write a study file."""
+    from nasattn.cli.recommend import recommend_command
+
+    recommend_command(
+        priority,
+        max_params=max_params,
+        max_macs=max_macs,
+        max_latency=max_latency,
+        min_top1=min_top1,
+        data=data,
+        resolution=resolution,
+        storage=storage,
+        out=out,
+        cache_dir=cache_dir(),
+    )
 
 
 @app.command()

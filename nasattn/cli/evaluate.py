@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import math
 import shlex
 import sys
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from torch import nn
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.folders import check_target, write_result
 from nasattn.cli.machine import check_params, plain_memory_errors
+from nasattn.cli.options import channels
 from nasattn.cli.tables import add_row, number_column, table
 from nasattn.cli.train import fit_words, share_words
 from nasattn.data import ImageData, Split, is_here, open_test
@@ -142,21 +142,6 @@ def check_file(path: Path | None, *others: Path | str | None) -> None:
     check_target(path, *others)
     if not path.absolute().parent.is_dir():
         raise StudyError(f"{path}: must be a file in a folder that exists")
-
-
-def channels(option: str, text: str | None) -> tuple[float, ...] | None:
-    """'0.485,0.456,0.406' as three numbers."""
-    if text is None:
-        return None
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if len(values) != 3 or not all(map(math.isfinite, values)):
-        raise StudyError(f"--{option}: must be three numbers like 0.5,0.5,0.5, is {text!r}")
-    if option == "std" and min(values) <= 0:
-        raise StudyError(f"--std: must be greater than 0, is {text!r}")
-    return values
 
 
 def read_own(target: str, choice: Choice) -> TensorFile[Facts] | None:

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from nasattn.cli.data import load_with_progress, show_skipped
-from nasattn.cli.evaluate import channels, check_file
+from nasattn.cli.evaluate import check_file
 from nasattn.cli.explain_networks import (
     Choice,
     Subject,
@@ -33,6 +33,7 @@ from nasattn.cli.explain_pictures import (
 from nasattn.cli.explain_results import plain, show
 from nasattn.cli.folders import check_target, write_result
 from nasattn.cli.machine import plain_memory_errors
+from nasattn.cli.options import channels
 from nasattn.data import ImageData
 from nasattn.data.augment import Normalise
 from nasattn.errors import EvaluationError, StudyError, UnknownNameError

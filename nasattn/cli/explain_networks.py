@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from nasattn.cli.evaluate import channels
 from nasattn.cli.machine import check_params
+from nasattn.cli.options import channels
 from nasattn.data import ImageData
 from nasattn.data.augment import Normalise
 from nasattn.errors import StudyError, UnknownNameError

@@ -1,5 +1,6 @@
 """What the options of several commands have in common."""
 
+import math
 from typing import Annotated, Any
 
 import typer
@@ -26,6 +27,21 @@ def decimal(option: str, text: str | None) -> float | None:
         return None if text is None else float(text)
     except ValueError:
         raise StudyError(f"{option}: {shown(text)} is not a number") from None
+
+
+def channels(option: str, text: str | None) -> tuple[float, ...] | None:
+    """'0.485,0.456,0.406' as three numbers."""
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3 or not all(map(math.isfinite, values)):
+        raise StudyError(f"--{option}: must be three numbers like 0.5,0.5,0.5, is {text!r}")
+    if option.endswith("std") and min(values) <= 0:
+        raise StudyError(f"--std: must be greater than 0, is {text!r}")
+    return values
 
 
 def name_of(text: str, metavar: str = "NAME") -> Any:
@@ -62,3 +78,15 @@ Plugins = Annotated[
         callback=load_plugins,
     ),
 ]
+
+# Of distillation: `nasattn train` and `nasattn final`.
+Teachers = Annotated[
+    list[str] | None,
+    name_of("Learn from it, too: a weights file, or NAME=FILE; repeatable.", "WEIGHTS"),
+]
+Temperature = Annotated[str | None, name_of("Of the teacher's answers. [4]", "T")]
+DistilWeight = Annotated[str | None, name_of("Of the teacher in the loss, 0 to 1. [0.9]", "X")]
+TeacherMean = Annotated[
+    str | None, name_of("Its normalisation, where its file does not say it.", "R,G,B")
+]
+TeacherStd = Annotated[str | None, name_of("As 0.229,0.224,0.225.", "R,G,B")]

@@ -17,6 +17,7 @@ from nasattn.cli.data import load_with_progress
 from nasattn.cli.epochs import EpochLines
 from nasattn.cli.folders import RunFolder, check_folder, check_target, one_writer, write_result
 from nasattn.cli.machine import Machine, check_params, machine_turns, plain_memory_errors
+from nasattn.cli.teacher import Lesson, read_distil, say_lesson
 from nasattn.data import ImageData, Split
 from nasattn.data.augment import Normalise
 from nasattn.data.load import MAX_RESOLUTION, MIN_RESOLUTION
@@ -28,6 +29,7 @@ from nasattn.pretrained import read_pretrained
 from nasattn.search.artifacts import curve_csv
 from nasattn.spec import parse
 from nasattn.tensor_file import write_tensors
+from nasattn.train.distil import Distil
 from nasattn.train.loop import Epoch, subset, to_tensors, train_model
 from nasattn.train.metrics import Share, measure_answers
 from nasattn.train.recipe import Recipe, from_named
@@ -64,6 +66,7 @@ class Job:
     facts: Facts  # all but the metrics
     folder: RunFolder
     turns: Turns
+    distil: Distil | None = None
 
 
 @plain_memory_errors(LESS)
@@ -72,6 +75,7 @@ def train_command(
     changes: Mapping[str, Any],
     *,
     init: str | None,
+    lesson: Lesson,
     out: Path | None,
     overwrite: bool,
     cache_dir: Path,
@@ -86,17 +90,19 @@ def train_command(
     for result in (WEIGHTS, CURVE):
         check_target(path / result, init)
     data = load_with_progress(console, options.data, options.resolution, cache_dir)
+    distil = read_distil(lesson, data, cache_dir)
     model = build(network, options, data)
     identity = load_init(console, model, init, network, cache_dir) if init else ""
-    facts = known_facts(network, options, data, identity)
+    facts = known_facts(network, options, data, identity, distil)
     folder = RunFolder(path, WEIGHTS, CURVE, facts.run)
-    job = Job(model, options, data, facts, folder, machine_turns(console, cache_dir))
+    job = Job(model, options, data, facts, folder, machine_turns(console, cache_dir), distil)
     with one_writer(path):
         if not overwrite and folder.earlier(Facts):
             console.print("trained already with these settings; --overwrite trains it again")
-            next_command(console, job)
-            return 0
-        return run(console, job, done=len(folder.clear(overwrite=overwrite)))
+        elif not run(console, job, done=len(folder.clear(overwrite=overwrite))):
+            return 130
+    next_command(console, job)
+    return 0
 
 
 def searched(network: NamedNetwork) -> dict[str, Any]:
@@ -142,7 +148,13 @@ def fit_words(where: str, found: Fit) -> str:
     return words
 
 
-def known_facts(network: NamedNetwork, options: TrainOptions, data: ImageData, init: str) -> Facts:
+def known_facts(
+    network: NamedNetwork,
+    options: TrainOptions,
+    data: ImageData,
+    init: str = "",
+    distil: Distil | None = None,
+) -> Facts:
     """The facts as they stand before training; metrics are still to come."""
     arch = network.architecture
     images, _ = to_tensors(subset(data.train, options.recipe.train_size), options.device)
@@ -160,14 +172,16 @@ def known_facts(network: NamedNetwork, options: TrainOptions, data: ImageData, i
         "content_hash": data.content_hash,
         "seed": options.seed,
         "init": init,
+        "teacher": distil.identity if distil else "",
         "versions": {package: version(package) for package in VERSIONS},
     }
     return parse(Facts, fields, "cannot be kept in a weights file", WeightsError)
 
 
-def run(console: Console, job: Job, done: int) -> int:
-    """Train with a line an epoch, then measure and write; 130 when the user stopped it, else 0."""
+def run(console: Console, job: Job, done: int) -> bool:
+    """Train with a line an epoch, then measure and write; False where the user stopped it."""
     console.print(plan(job), style="dim")
+    say_lesson(console, job.distil)
     options = job.options
     lines = EpochLines(console, options.recipe.epochs, ("loss", "top1 %"), done)
 
@@ -186,18 +200,18 @@ def run(console: Console, job: Job, done: int) -> int:
                 on_epoch=show,
                 checkpoint=job.folder.checkpoint,
                 turns=job.turns,
+                distil=job.distil,
             )
     except KeyboardInterrupt:
         lines.stopped()
-        return 130
+        return False
     splits = {"val_search": job.data.val_search, "val_select": job.data.val_select}
     shares = {name: top1(job, split) for name, split in splits.items()}
     for name, share in shares.items():
         console.print(f"top1 {share_words(share)} {name.replace('_', '-')} pictures")
     metrics = {f"top1_{name}": share.value for name, share in shares.items()}
     write(job, curve, metrics)
-    next_command(console, job)
-    return 0
+    return True
 
 
 def write(job: Job, curve: list[Epoch], metrics: dict[str, float]) -> None:

@@ -23,6 +23,7 @@ from nasattn.data import ImageData, Split
 from nasattn.data.augment import Normalise, augment, to_float
 from nasattn.errors import EvaluationError
 from nasattn.train.checkpoint import Checkpoint, Stateful
+from nasattn.train.distil import Distil
 from nasattn.train.recipe import Recipe
 from nasattn.turns import FREE, Turns
 
@@ -75,18 +76,22 @@ def train_model(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     checkpoint: Checkpoint | None = None,
     turns: Turns = FREE,
+    distil: Distil | None = None,
 ) -> list[Epoch]:
     """Train in place on data.train, watching data.val_search; returns the learning curve.
 
     `seed` alone decides order and augmentation. With a `checkpoint` a training that was stopped
     goes on after its last whole epoch, to the same weights as if it had not been stopped (dropout
-    included). Each epoch waits for its turn. Raises EvaluationError when the loss is not finite.
+    included). Each epoch waits for its turn. With `distil` the loss is mixed with its teachers'.
+    Raises EvaluationError when the loss is not finite.
     """
     rng = Generator().manual_seed(seed)
     images, labels = to_tensors(subset(data.train, recipe.train_size), device)
     normalise = Normalise.of(images)
     strengths = recipe.strengths(mirror=data.mirror)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if distil:
+        distil.start(device)
     batch_size = min(recipe.batch_size, len(images))
     steps = len(images) // batch_size
     optimizer = OPTIMIZERS[recipe.optimizer](model, recipe)
@@ -99,10 +104,11 @@ def train_model(
             model.train()
             total = torch.zeros((), device=device)
             for batch in batches(len(images), batch_size, rng):
-                x = normalise(augment(images[batch], strengths, rng))  # (B, C, H, W)
-                loss = cross_entropy(
-                    model(x), labels[batch], label_smoothing=recipe.label_smoothing
-                )
+                x = augment(images[batch], strengths, rng)  # (B, C, H, W)
+                logits = model(normalise(x))
+                loss = cross_entropy(logits, labels[batch], label_smoothing=recipe.label_smoothing)
+                if distil:
+                    loss = distil.mix(loss, logits, x)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
