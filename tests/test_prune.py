@@ -1,7 +1,9 @@
 """Pruning: the right channels go, everywhere that they are, and the file brings them back."""
 
 import copy
+import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,14 @@ from nasattn.compress.hints import GROUPED, HINTS, Fixed, Mixer, hint_of, is_dep
 from nasattn.compress.narrow import Cut, Cuts, narrow
 from nasattn.compress.prune import cuts_of, global_cuts, local_cuts, prune
 from nasattn.cost import count_params
+from nasattn.data import load_data
 from nasattn.errors import StudyError, UnknownNameError, WeightsError
 from nasattn.model import Network, build_model
 from nasattn.paths import replace_paths
 from nasattn.tensor_file import read_tensors, write_tensors
 from nasattn.train.recipe import RECIPES
 from nasattn.weights import Facts
+from tests.command import assert_refused, nasattn, start
 
 pytest.importorskip("torch_pruning")
 
@@ -331,6 +335,134 @@ def test_weights_file_refuses_cuts_that_do_not_fit(tmp_path: Path) -> None:
     write_tensors(path, pruned.model, facts_of(arch, pruned.record[1:]))
     with pytest.raises(WeightsError, match="does not fit the network"):
         read_tensors(path, Facts)
+
+
+# ---- nasattn prune, as a user types it
+
+SMALL = {
+    "stem": {"width": 8},
+    "stages": [
+        {"depth": 1, "width": 16},
+        {"depth": 1, "width": 16, "stride": 2, "attention": {"kind": "lam"}},
+    ],
+}
+PRUNE = ["prune", "w/weights.safetensors", "--epochs", "2", "--train-size", "64", "-o", "p"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def trained(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Facts:
+    """A folder of its own with w/weights.safetensors, of digits at 8x8; what the file says."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NASATTN_CACHE", str(cache))
+    monkeypatch.setenv("COLUMNS", "80")
+    data = load_data("digits", 8, cache_dir=cache)
+    arch = Architecture(**SMALL).at_resolution(8)
+    torch.manual_seed(0)
+    facts = facts_of(arch, ()).model_copy(
+        update={"classes": data.classes, "resolution": 8, "data": "digits"}
+        | {"content_hash": data.content_hash}
+    )
+    Path("w").mkdir()
+    write_tensors(Path("w/weights.safetensors"), build_model(arch, 10), facts)
+    return facts
+
+
+def test_prune_command_ends_in_weights_that_evaluate_reads(
+    trained: Facts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = count_params(trained.build())
+    target = ["--target-params", f"{whole / 2000}k"]
+    assert nasattn(monkeypatch, *PRUNE, *target) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert out.rstrip().endswith("measure it: nasattn evaluate p/weights.safetensors")
+    report = json.loads(Path("p/prune.json").read_text(encoding="utf-8"))
+    states = report["states"]
+    assert states["fine-tuned"]["params"] == states["pruned"]["params"] <= whole / 2
+    assert states["whole"]["params"] == whole
+    assert len(report["curve"]) == 2
+    assert report["latency"]["n"] > 0
+    file = read_tensors(Path("p/weights.safetensors"), Facts)
+    assert (file.facts.mean, file.facts.std) == (trained.mean, trained.std)
+    assert [cut.model_dump(mode="json") for cut in file.facts.pruned] == report["cuts"]
+    assert sorted(path.name for path in Path("p").iterdir()) == [
+        ".lock",
+        "prune.json",
+        "weights.safetensors",
+    ]
+
+    evaluated = ["evaluate", "p/weights.safetensors", "--json", "e.json"]
+    assert nasattn(monkeypatch, *evaluated) == 0
+    top1 = json.loads(Path("e.json").read_text(encoding="utf-8"))["top1"]
+    assert top1["right"] == states["fine-tuned"]["top1"]["right"]
+
+    capsys.readouterr()
+    assert nasattn(monkeypatch, *PRUNE, *target) == 0
+    assert "pruned already with these settings" in capsys.readouterr().out
+    again = ["prune", "p/weights.safetensors", *PRUNE[2:-1], "q", "--ratio", "0.3"]
+    assert nasattn(monkeypatch, *again) == 0  # pruned twice
+    twice = read_tensors(Path("q/weights.safetensors"), Facts).facts.pruned
+    assert twice[: len(file.facts.pruned)] == file.facts.pruned
+
+
+@pytest.mark.slow
+def test_prune_command_goes_on_where_it_was_killed(
+    trained: Facts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--ratio", "0.5", "--importance", "taylor", "--epochs", "12"]
+    assert nasattn(monkeypatch, *PRUNE, *options) == 0
+    whole = read_tensors(Path("p/weights.safetensors"), Facts).tensors
+    other = [*PRUNE[:-1], "k", *options]
+    process = start(*other)
+    while not Path("k/checkpoint.pt").exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.kill()  # kill -9 after the first of twelve epochs
+    process.communicate()
+    assert process.returncode == -9
+    assert nasattn(monkeypatch, *other) == 0
+    assert "going on after epoch" in capsys.readouterr().out
+    tensors = read_tensors(Path("k/weights.safetensors"), Facts).tensors
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in whole.items())
+
+
+def test_prune_command_shows_each_layer_alone(
+    trained: Facts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["prune", "w/weights.safetensors", "--sensitivity", "--n", "40", "--json", "s.json"]
+    assert nasattn(monkeypatch, *arguments) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "of 40 val-search pictures" in out
+    found = json.loads(Path("s.json").read_text(encoding="utf-8"))
+    groups = channel_groups(trained.build(), torch.zeros(1, 3, 8, 8))
+    assert [row["name"] for row in found["groups"]] == [group.name for group in groups]
+    assert all(share["n"] == 40 for row in found["groups"] for share in row["top1"])
+    assert not Path("p").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ratio", "0.5", "--target-macs", "40M"], "give one of --ratio, --target-macs"),
+        (["--ratio", "half"], "--ratio: 'half' is not a number"),
+        (["--target-macs", "40MB"], "--target-macs: must be an amount like 40M, 1.5G or 300k"),
+        (["--ratio", "0.5", "--importance", "l3"], "unknown importance 'l3'; known: fpgm, l1"),
+        (["--ratio", "0.5", "--epochs", "0"], "recipe.epochs: must be greater than 0"),
+    ],
+)
+def test_prune_command_refuses(
+    arguments: list[str],
+    message: str,
+    trained: Facts,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert_refused(monkeypatch, capsys, ["prune", "w/weights.safetensors", *arguments], message)
 
 
 @pytest.mark.slow

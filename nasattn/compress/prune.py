@@ -7,14 +7,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from nasattn.compress.graph import ChannelGroup, channel_groups
 from nasattn.compress.narrow import Cut, Cuts, narrow
 from nasattn.cost import StaticCost, count_cost
+from nasattn.data import Split
+from nasattn.data.augment import Normalise, to_float
 from nasattn.errors import StudyError
+from nasattn.train.loop import to_tensors
 
 LEAST = 0.1  # of a group's channels stay, where groups compete
 MOST_RATIO = 0.95
+BATCH = 128
 STEPS = 12  # of halving, towards a target
 
 
@@ -153,3 +158,17 @@ def ratio_for(
 def cost_of(model: nn.Module, example: Tensor) -> StaticCost:
     """What a network costs for a picture of the example's size."""
     return count_cost(model, example.shape[2], example.shape[1])
+
+
+def add_gradients(
+    model: nn.Module, split: Split, normalise: Normalise, *, device: str = "cpu"
+) -> None:
+    """Leave the gradients of the mean loss over a split in the parameters, for `taylor`."""
+    model.to(device).eval()
+    model.zero_grad()
+    images, labels = to_tensors(split, device)
+    batches = zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True)
+    for x, y in batches:
+        loss = cross_entropy(model(normalise(to_float(x))), y, reduction="sum") / len(images)
+        loss.backward()  # type: ignore[no-untyped-call]
+    model.cpu()

@@ -75,16 +75,18 @@ def train_model(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     checkpoint: Checkpoint | None = None,
     turns: Turns = FREE,
+    normalise: Normalise | None = None,
 ) -> list[Epoch]:
     """Train in place on data.train, watching data.val_search; returns the learning curve.
 
     `seed` alone decides order and augmentation. With a `checkpoint` a training that was stopped
     goes on after its last whole epoch, to the same weights as if it had not been stopped (dropout
-    included). Each epoch waits for its turn. Raises EvaluationError when the loss is not finite.
+    included). Each epoch waits for its turn. `normalise` is that of weights from elsewhere; None:
+    by the training pictures. Raises EvaluationError when the loss is not finite.
     """
     rng = Generator().manual_seed(seed)
     images, labels = to_tensors(subset(data.train, recipe.train_size), device)
-    normalise = Normalise.of(images)
+    normalise = normalise or Normalise.of(images)
     strengths = recipe.strengths(mirror=data.mirror)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batch_size = min(recipe.batch_size, len(images))
