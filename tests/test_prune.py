@@ -239,6 +239,26 @@ def test_prune_ignores_what_it_is_told_to() -> None:
     assert not any(m.startswith("stages.0.0.body.conv1") for c in record for m in c.members)
 
 
+def test_prune_keeps_what_an_unknown_attention_is_coupled_to() -> None:
+    """A plug-in's module has no hint: it may count on the width that it was built for."""
+    model = network(KINDS["se"])
+    model.set_submodule("stages.1.0.body.attention", Scale(32))
+    pruned = prune(model, EXAMPLE, ratio=0.5)
+    cut = {member for cut in pruned.record for member in cut.members if member.endswith(":out")}
+    inner = {f"stages.{block}.body.conv1.0:out" for block in ("0.0", "1.0", "1.1")}
+    assert cut == inner | {"stem.conv.conv:out", "stages.0.0.body.conv2.0:out"}
+    assert pruned.model(spread()).shape == (2, CLASSES)
+
+
+class Scale(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.factors = nn.Parameter(torch.ones(1, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factors
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -255,7 +275,9 @@ def test_prune_refuses_what_cannot_be(arguments: dict[str, Any], message: str) -
         prune(network(KINDS["basic"]), EXAMPLE, **arguments)
 
 
-def test_prune_refuses_an_unknown_importance() -> None:
+def test_prune_refuses_unknown_names() -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown layer 'stages\.9'; did you mean"):
+        prune(network(KINDS["basic"]), EXAMPLE, ratio=0.5, ignore=("stages.9",))
     with pytest.raises(UnknownNameError, match="did you mean 'taylor'"):
         prune(network(KINDS["basic"]), EXAMPLE, ratio=0.5, importance="tailor")
 

@@ -14,7 +14,7 @@ from nasattn.compress.narrow import Cut, Cuts, narrow
 from nasattn.cost import StaticCost, count_cost
 from nasattn.data import Split
 from nasattn.data.augment import Normalise, to_float
-from nasattn.errors import StudyError
+from nasattn.errors import StudyError, UnknownNameError
 from nasattn.train.loop import to_tensors
 
 LEAST = 0.1  # of a group's channels stay, where groups compete
@@ -48,16 +48,17 @@ def prune(
 
     Of `ratio`, `target_macs` and `target_params` one is given; to a target the lowest ratio is
     sought that reaches it. `global_` lets all channels compete by their score instead of those of
-    a group, of which a tenth stays at least. Groups that a module whose name begins with one of
-    `ignore` makes stay whole. `taylor` reads the gradients that the parameters hold, `random` the
-    seed. example: (N, in_chs, H, W). Raises StudyError where a target cannot be reached.
+    a group, of which a tenth stays at least. Groups of which a layer of `ignore`, or one inside
+    it, makes channels stay whole. `taylor` reads the gradients that the parameters hold, `random`
+    the seed. example: (N, in_chs, H, W). Raises StudyError where a target cannot be reached.
     """
     if sum(value is not None for value in (ratio, target_macs, target_params)) != 1:
         raise StudyError("prune: give one of ratio, target_macs and target_params")
+    check_ignored(model, ignore)
     groups = [
         group
         for group in channel_groups(model, example, importance=importance, seed=seed)
-        if not any(_is_below(group.name, prefix) for prefix in ignore)
+        if not any(_makes(group, name) for name in ignore)
     ]
     if not groups:
         raise StudyError("prune: there is no layer whose channels can go")
@@ -68,8 +69,18 @@ def prune(
     return Pruned(narrowed(model, cuts), cuts, ratio)
 
 
-def _is_below(name: str, prefix: str) -> bool:
-    return name == prefix or name.startswith(f"{prefix}.")
+def check_ignored(model: nn.Module, ignore: Sequence[str]) -> None:
+    """UnknownNameError for a layer that is not there."""
+    names = dict(model.named_modules()).keys() - {""}
+    for name in ignore:
+        if name not in names:
+            raise UnknownNameError("layer", name, known=names)
+
+
+def _makes(group: ChannelGroup, name: str) -> bool:
+    """Whether a layer, or one inside it, makes channels of a group."""
+    makers = (member.removesuffix(":out") for member in group.members if member.endswith(":out"))
+    return any(maker == name or maker.startswith(f"{name}.") for maker in makers)
 
 
 def checked_ratio(ratio: float) -> float:
