@@ -487,6 +487,14 @@ def test_prune_command_refuses(
     assert_refused(monkeypatch, capsys, ["prune", "w/weights.safetensors", *arguments], message)
 
 
+def test_prune_command_names_the_extra_that_is_absent(
+    trained: Facts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
+    arguments = ["prune", "w/weights.safetensors", "--ratio", "0.5"]
+    assert_refused(monkeypatch, capsys, arguments, "pip install 'nasattn[prune]'")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BASELINES)
 def test_prune_takes_every_baseline(name: str) -> None:

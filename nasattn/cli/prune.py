@@ -30,7 +30,7 @@ from nasattn.cli.folders import RunFolder, check_folder, check_target, one_write
 from nasattn.cli.machine import machine_turns, plain_memory_errors
 from nasattn.cli.tables import add_row, number_column, table
 from nasattn.cli.train import LESS, WEIGHTS, Job, TrainOptions, known_facts, plan, share_words
-from nasattn.compress.graph import IMPORTANCES, channel_groups
+from nasattn.compress.graph import IMPORTANCES, channel_groups, library
 from nasattn.compress.narrow import Cuts
 from nasattn.compress.prune import Pruned, add_gradients, cost_of, prune
 from nasattn.compress.sensitivity import RATIOS, Response, sensitivity
@@ -131,6 +131,7 @@ def prune_command(
 
 def read_options(changes: Mapping[str, Any], choice: Choice) -> PruneOptions:
     """The options checked; nothing has been read or written yet."""
+    library()  # or say that it is absent, before pictures are read
     options = parse(PruneOptions, dict(changes), "prune", StudyError)
     if options.importance not in IMPORTANCES:
         raise UnknownNameError("importance", options.importance, known=IMPORTANCES)

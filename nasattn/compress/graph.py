@@ -71,6 +71,15 @@ IMPORTANCES: dict[str, Callable[[Any, int], Callable[[Any], Tensor]]] = {
 }
 
 
+def library() -> Any:
+    """torch-pruning; raises StudyError where it is absent."""
+    try:
+        import torch_pruning
+    except ImportError as e:
+        raise StudyError(EXTRA) from e
+    return torch_pruning
+
+
 def channel_groups(
     model: nn.Module, example: Tensor, *, importance: str = "l2", seed: int = 0
 ) -> list[ChannelGroup]:
@@ -81,10 +90,7 @@ def channel_groups(
     """
     if importance not in IMPORTANCES:
         raise UnknownNameError("importance", importance, known=IMPORTANCES)
-    try:
-        import torch_pruning as tp
-    except ImportError as e:
-        raise StudyError(EXTRA) from e
+    tp = library()
     twin, fixed = make_twin(model, example)
     score = IMPORTANCES[importance](tp, seed)
     with warnings.catch_warnings(), torch.enable_grad():
