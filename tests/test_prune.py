@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from nasattn.arch import Architecture
 from nasattn.attention import ATTENTIONS
@@ -198,6 +199,33 @@ def test_channel_groups_rank_by_the_norm_of_all_weights() -> None:
     reads = body.conv2[0].weight.square().sum((0, 2, 3))
     scale = body.conv1[1].weight.square()
     expected = (makes + reads + scale) / 3
+    torch.testing.assert_close(group.scores, (expected / expected.mean()).detach())
+
+
+@pytest.mark.parametrize(
+    ("kind", "convs"),
+    [
+        ("grouped", ["spatial.0"]),
+        ("sk", ["spatial.branches.0.0", "spatial.branches.1.0"]),
+        ("splat", ["spatial.conv.0"]),
+    ],
+)
+def test_channel_groups_count_what_reads_a_channel_in_groups(kind: str, convs: list[str]) -> None:
+    """The squared response to an impulse in each channel is the squared norm of what reads it."""
+    model = network(KINDS[kind])
+    body: Any = model.get_submodule("stages.1.0.body")
+    channels = body.reduce[0].out_channels
+    reads = torch.zeros(channels)
+    for name in convs:
+        conv: Any = body.get_submodule(name)
+        impulses = torch.zeros(channels, channels, 9, 9)
+        impulses[range(channels), range(channels), 4, 4] = 1  # (picture, channel)
+        answers = conv2d(
+            impulses, conv.weight, padding=4, dilation=conv.dilation, groups=conv.groups
+        )
+        reads += answers.square().sum((1, 2, 3))
+    expected = reads + body.reduce[0].weight.square().sum((1, 2, 3)) + body.reduce[1].weight ** 2
+    (group,) = [g for g in channel_groups(model, EXAMPLE) if g.name == "stages.1.0.body.reduce.0"]
     torch.testing.assert_close(group.scores, (expected / expected.mean()).detach())
 
 
