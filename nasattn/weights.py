@@ -1,10 +1,12 @@
 """Facts: what the weights file of a trained network says of itself."""
 
+import hashlib
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 from torch import nn
 
+from nasattn.compress.narrow import Cuts, narrow
 from nasattn.model import build_model
 from nasattn.spec import Line, Name
 from nasattn.tensor_file import FileFacts
@@ -13,7 +15,10 @@ from nasattn.zoo import get_network
 
 
 class Facts(FileFacts):
-    """A classifier's: `arch` has its strides for `resolution`; None is the reference `name`."""
+    """A classifier's: `arch` has its strides for `resolution`; None is the reference `name`.
+
+    A pruned network is `arch` and what was cut from it, in that order.
+    """
 
     format: ClassVar[str] = "nasattn-1"
     noun: ClassVar[str] = "weights file"
@@ -23,6 +28,7 @@ class Facts(FileFacts):
     recipe_id: Line
     content_hash: Line  # of the data
     teacher: Line = ""  # whom it learned from beside the labels, and how; none: from labels alone
+    pruned: Cuts = ()
 
     @property
     def run(self) -> dict[str, Any]:
@@ -35,8 +41,22 @@ class Facts(FileFacts):
             "init": self.init,
         } | ({"teacher": self.teacher} if self.teacher else {})
 
+    @property
+    def network_id(self) -> str:
+        """The arch_id, or a reference's name; of a pruned network with 8 hex digits of the cuts."""
+        if not self.pruned:
+            return super().network_id
+        cuts = "".join(cut.model_dump_json() for cut in self.pruned)
+        return f"{super().network_id}-pruned-{hashlib.sha256(cuts.encode()).hexdigest()[:8]}"
+
     def build(self) -> nn.Module:
-        """The network, with new weights. Raises UnknownNameError."""
+        """The network, with new weights. Raises UnknownNameError, WeightsError for cuts."""
+        model = self.build_whole()
+        narrow(model, self.pruned, self.name)
+        return model
+
+    def build_whole(self) -> nn.Module:
+        """The network before it was pruned, with new weights. Raises UnknownNameError."""
         if self.arch is None:
             return get_network(self.name).build(len(self.classes), self.resolution)
         return build_model(self.arch, len(self.classes))

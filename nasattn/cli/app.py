@@ -436,6 +436,82 @@ def evaluate(
 
 
 @app.command()
+def prune(
+    target: Annotated[
+        str, typer.Argument(help="A weights file, or a network by name (with --init).")
+    ],
+    ratio: Annotated[
+        str | None, name_of("Share of each layer's channels that goes, as 0.5.", "X")
+    ] = None,
+    target_macs: Annotated[
+        str | None, name_of("As many as bring the multiply-adds down to it: 40M.", "N")
+    ] = None,
+    target_params: Annotated[str | None, name_of("The same with parameters.", "N")] = None,
+    importance: Annotated[str, name_of("l2, l1, taylor, fpgm or random.")] = "l2",
+    compete: Annotated[
+        bool, typer.Option("--global", help="The lowest scores go, wherever they are.")
+    ] = False,
+    ignore: Annotated[
+        list[str] | None, name_of("Leave a layer's channels, as stages.0; repeatable.", "LAYER")
+    ] = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Prune each layer alone, train and write nothing.")
+    ] = False,
+    n: Annotated[int, number("Val-search pictures for --sensitivity.")] = 500,
+    json: Annotated[Path | None, name_of("For --sensitivity: all figures.", "FILE")] = None,
+    data: Annotated[str | None, name_of("Pictures. [those of the training]")] = None,
+    resolution: Annotated[int | None, number("Side of the pictures, in pixels.")] = None,
+    recipe: Annotated[str | None, name_of("Recipe to train with afterwards. [finetune]")] = None,
+    epochs: Annotated[int | None, number("Epochs. [by the recipe]")] = None,
+    train_size: Annotated[
+        int | None, number("Train on so many pictures only, of every class alike.")
+    ] = None,
+    seed: Annotated[int | None, number("Seed of batches and of random scores. [0]")] = None,
+    init: Annotated[
+        str | None, name_of("Weights of a named network: .npz, .pth, 'torchvision'.", "FILE")
+    ] = None,
+    mean: Annotated[str | None, name_of("Normalisation, as 0.485,0.456,0.406.", "R,G,B")] = None,
+    std: Annotated[str | None, name_of("Normalisation, as 0.229,0.224,0.225.", "R,G,B")] = None,
+    device: Annotated[str, name_of("cpu, cuda, cuda:1, ...")] = "cpu",
+    threads: Annotated[int, number("Processor threads.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="[runs/WEIGHTS-pruned]", metavar="FOLDER")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another training in the folder.")
+    ] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Prune channels of a trained network, train it on, and show what it cost."""
+    from nasattn.cli.evaluate import Choice
+    from nasattn.cli.prune import amount, prune_command, sensitivity_command
+
+    training = {"name": recipe or "finetune", "epochs": epochs, "train_size": train_size}
+    changes: dict[str, Any] = {
+        "recipe": {k: v for k, v in training.items() if v is not None},
+        "ratio": decimal("--ratio", ratio),
+        "target_macs": amount("--target-macs", target_macs),
+        "target_params": amount("--target-params", target_params),
+        "importance": importance,
+        "compete": "global" if compete else "group",
+        "ignore": tuple(ignore or ()),
+        "seed": seed,
+        "resolution": resolution,
+        "device": device,
+        "threads": threads,
+    }
+    changes = {key: value for key, value in changes.items() if value is not None}
+    choice = Choice(init, data, resolution, "val_select", mean, std, device, threads)
+    if sensitivity:
+        sensitivity_command(target, changes, choice, n=n, json_file=json, cache_dir=cache_dir())
+        return
+    status = prune_command(
+        target, changes, choice, out=out, overwrite=overwrite, cache_dir=cache_dir()
+    )
+    raise typer.Exit(status)
+
+
+@app.command()
 def explain(
     targets: Annotated[
         list[str],

@@ -77,17 +77,19 @@ def train_model(
     checkpoint: Checkpoint | None = None,
     turns: Turns = FREE,
     distil: Distil | None = None,
+    normalise: Normalise | None = None,
 ) -> list[Epoch]:
     """Train in place on data.train, watching data.val_search; returns the learning curve.
 
     `seed` alone decides order and augmentation. With a `checkpoint` a training that was stopped
     goes on after its last whole epoch, to the same weights as if it had not been stopped (dropout
     included). Each epoch waits for its turn. With `distil` the loss is mixed with its teachers'.
-    Raises EvaluationError when the loss is not finite.
+    `normalise` is that of weights from elsewhere; None: by the training pictures. Raises
+    EvaluationError when the loss is not finite.
     """
     rng = Generator().manual_seed(seed)
     images, labels = to_tensors(subset(data.train, recipe.train_size), device)
-    normalise = Normalise.of(images)
+    normalise = normalise or Normalise.of(images)
     strengths = recipe.strengths(mirror=data.mirror)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if distil:

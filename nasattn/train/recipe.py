@@ -68,6 +68,15 @@ RECIPES: dict[str, Recipe] = {
             schedule="onecycle",
             augmentation=Augmentation(crop=0.0625, flip=0.5),
         ),
+        Recipe(  # ours: what pruning has cost is mostly won back in a few epochs
+            name="finetune",
+            epochs=5,
+            batch_size=32,
+            lr=0.01,
+            weight_decay=1e-4,
+            schedule="cosine",
+            augmentation=CROP_AND_FLIP,
+        ),
         Recipe(  # paper 000; its augmentation is not stated: the usual crop and flip
             name="lam",
             epochs=200,
