@@ -280,7 +280,7 @@ def test_other_settings_need_another_name(
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> None:
+    def broken(**_: object) -> None:
         raise KeyError("a bug")
 
     monkeypatch.setattr("nasattn.cli.spaces.spaces_command", broken)
