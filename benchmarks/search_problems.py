@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import moocore  # type: ignore[import-untyped]
+import moocore
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray

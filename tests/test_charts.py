@@ -22,7 +22,7 @@ from scipy.stats import spearmanr
 from nasattn.baselines import get_baseline
 from nasattn.objectives import OBJECTIVES, Direction
 from nasattn.report.canvas import image
-from nasattn.report.chart import (
+from nasattn.report.charts.chart import (
     Axis,
     Band,
     Bars,
@@ -33,16 +33,16 @@ from nasattn.report.chart import (
     Scale,
     label_sides,
 )
-from nasattn.report.chart import (
+from nasattn.report.charts.chart import (
     Path as Route,
 )
-from nasattn.report.hypervolume_chart import growth
-from nasattn.report.importance import columns, measure_importance
-from nasattn.report.latency_chart import spearman
-from nasattn.report.parameter_groups import GROUPS, OTHER, group_of
-from nasattn.report.plotly_chart import plotly_figure, safe
-from nasattn.report.search_charts import CHARTS, search_charts
-from nasattn.report.static_chart import static_figure
+from nasattn.report.charts.hypervolume_chart import growth
+from nasattn.report.charts.importance import columns, measure_importance
+from nasattn.report.charts.latency_chart import spearman
+from nasattn.report.charts.parameter_groups import GROUPS, OTHER, group_of
+from nasattn.report.charts.plotly_chart import plotly_figure, safe
+from nasattn.report.charts.search_charts import CHARTS, search_charts
+from nasattn.report.charts.static_chart import static_figure
 from nasattn.search.control import SUFFIX, read_control
 from nasattn.search.fronts import hypervolume
 from nasattn.space import load_space
@@ -369,7 +369,7 @@ def test_measure_importance_is_not_made_by_a_few_collapsed_trainings() -> None:
 
 
 def test_measure_importance_thins_out_many_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nasattn.report.importance.MOST", 40)
+    monkeypatch.setattr("nasattn.report.charts.importance.MOST", 40)
     found = measure_importance(*planted(90, 0.1))
     assert found is not None
     assert (found.n, found.n_all) == (40, 90)

@@ -13,12 +13,17 @@ from nasattn.arch import Architecture, parse_architecture
 from nasattn.attention.table import ATTENTIONS
 from nasattn.baselines import BASELINES
 from nasattn.errors import ArchitectureError
-from nasattn.report.architecture_drawing import draw_architecture
-from nasattn.report.attention_styles import ATTENTION_STYLES, PLUGIN_STYLES, paler, style_of
-from nasattn.report.difference_drawing import align, draw_difference
-from nasattn.report.drawing import Drawing, Line, Rectangle, Text, fitting, text_width
-from nasattn.report.network_words import network_words, square
-from nasattn.report.stages import stage_rows
+from nasattn.report.drawings.architecture_drawing import draw_architecture
+from nasattn.report.drawings.attention_styles import (
+    ATTENTION_STYLES,
+    PLUGIN_STYLES,
+    paler,
+    style_of,
+)
+from nasattn.report.drawings.difference_drawing import align, draw_difference
+from nasattn.report.drawings.drawing import Drawing, Line, Rectangle, Text, fitting, text_width
+from nasattn.report.drawings.network_words import network_words, square
+from nasattn.report.drawings.stages import stage_rows
 from nasattn.space import load_space
 from nasattn.zoo import ZOO
 from tests.command import assert_refused, nasattn

@@ -78,10 +78,10 @@ ONLY = {
         "search.engines.ray_tune",
     ],
     "statsmodels": ["ablation"],
-    "sklearn": ["data.named", "report.importance"],
+    "sklearn": ["data.named", "report.charts.importance"],
     "typer": ["cli"],
     "matplotlib": ["report"],
-    "plotly": ["report.plotly_chart"],
+    "plotly": ["report.charts.plotly_chart"],
     "rich": ["cli"],
     "optuna_dashboard": ["cli.dashboard"],
 }

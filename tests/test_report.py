@@ -15,9 +15,8 @@ from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 from nasattn.data.openings import Opening
 from nasattn.errors import StudyError
 from nasattn.report.cells import Group, Line, Table
-from nasattn.report.chart import Axis, Chart, Points
+from nasattn.report.charts.chart import Axis, Chart, Points
 from nasattn.report.comparison import compare, comparison_report
-from nasattn.report.curve_drawing import draw_curve
 from nasattn.report.dashboard import MOST_NOTES, Review, catch_up, is_up_to_date
 from nasattn.report.document import (
     Bullets,
@@ -30,6 +29,7 @@ from nasattn.report.document import (
     Section,
     Words,
 )
+from nasattn.report.drawings.curve_drawing import draw_curve
 from nasattn.report.front import read_front
 from nasattn.report.front_table import front_table, thinned
 from nasattn.report.html import WRITERS, to_html

@@ -22,7 +22,7 @@ from nasattn.errors import ArchitectureError, UnknownNameError
 from nasattn.model import build_model
 from nasattn.parts import StageSpec, StemSpec
 from nasattn.references import REFERENCES
-from nasattn.report.stages import other_fields
+from nasattn.report.drawings.stages import other_fields
 from nasattn.zoo import (
     ZOO,
     Check,

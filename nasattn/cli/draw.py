@@ -12,9 +12,9 @@ from nasattn.baselines.baseline import PICTURES, Pictures
 from nasattn.cli.show import check_pictures
 from nasattn.errors import ArchitectureError, StudyError
 from nasattn.files import slug, write_bytes
-from nasattn.report.architecture_drawing import draw_architecture
-from nasattn.report.difference_drawing import draw_difference
-from nasattn.report.drawing import Drawing
+from nasattn.report.drawings.architecture_drawing import draw_architecture
+from nasattn.report.drawings.difference_drawing import draw_difference
+from nasattn.report.drawings.drawing import Drawing
 from nasattn.search.storage import TRIAL, open_storage, read_trial
 from nasattn.words import printable
 from nasattn.zoo import ZOO, NamedNetwork, read_network

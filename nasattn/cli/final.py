@@ -32,6 +32,7 @@ from nasattn.data import DATASETS, ImageData, is_here, open_test
 from nasattn.data.openings import read_openings
 from nasattn.errors import EvaluationError, StudyError
 from nasattn.files import slug
+from nasattn.report.charts.search_charts import is_ablation
 from nasattn.report.finals import (
     Finalist,
     best_finalists,
@@ -42,7 +43,6 @@ from nasattn.report.finals import (
 from nasattn.report.front import read_front
 from nasattn.report.markdown import images, to_markdown
 from nasattn.report.model_card import model_card, percent, span
-from nasattn.report.search_charts import is_ablation
 from nasattn.search.environment import environment
 from nasattn.search.storage import read_study
 from nasattn.spec import differences, parse

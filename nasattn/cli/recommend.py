@@ -36,8 +36,8 @@ from nasattn.recommend import (
     space_of,
     study_fields,
 )
+from nasattn.report.charts.search_charts import is_ablation
 from nasattn.report.front import FrontRow, read_front
-from nasattn.report.search_charts import is_ablation
 from nasattn.search.storage import open_storage
 from nasattn.words import plural
 from nasattn.zoo import ZOO

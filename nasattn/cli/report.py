@@ -17,6 +17,7 @@ from nasattn.errors import StudyError, UnknownNameError
 from nasattn.files import slug, write_bytes, write_text
 from nasattn.report.ablation_report import ablation_report
 from nasattn.report.cells import Table
+from nasattn.report.charts.search_charts import is_ablation
 from nasattn.report.comparison import (
     Comparison,
     best_table,
@@ -29,7 +30,6 @@ from nasattn.report.comparison import (
 from nasattn.report.document import Document
 from nasattn.report.html import to_html
 from nasattn.report.markdown import images, to_markdown
-from nasattn.report.search_charts import is_ablation
 from nasattn.report.search_report import search_report
 from nasattn.search.storage import read_study
 from nasattn.words import plural

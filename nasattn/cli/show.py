@@ -21,7 +21,7 @@ from nasattn.data.load import MAX_RESOLUTION, MIN_RESOLUTION
 from nasattn.errors import ArchitectureError
 from nasattn.evaluate import one_line
 from nasattn.objectives import OBJECTIVES
-from nasattn.report.stages import StageRow, stage_rows
+from nasattn.report.drawings.stages import StageRow, stage_rows
 from nasattn.zoo import NamedNetwork, check_published, read_network
 
 MAX_CLASSES = 100_000

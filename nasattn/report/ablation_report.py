@@ -6,11 +6,11 @@ import optuna
 
 from nasattn.data.openings import Opening
 from nasattn.report.ablation import AblationResult, read_ablation
-from nasattn.report.architecture_drawing import draw_architecture
 from nasattn.report.canvas import image
 from nasattn.report.cells import notes, one_line, tables
-from nasattn.report.difference_drawing import draw_difference
 from nasattn.report.document import Bullets, Document, Folded, Part, Picture, Words, section
+from nasattn.report.drawings.architecture_drawing import draw_architecture
+from nasattn.report.drawings.difference_drawing import draw_difference
 from nasattn.report.ground import ground_sections
 from nasattn.report.plots import figures
 from nasattn.words import plural

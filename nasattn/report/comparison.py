@@ -11,12 +11,12 @@ from nasattn.errors import StudyError
 from nasattn.objectives import Objective
 from nasattn.report.canvas import BLUE, RED
 from nasattn.report.cells import Table
-from nasattn.report.chart import Chart, Line, Points
+from nasattn.report.charts.chart import Chart, Line, Points
+from nasattn.report.charts.front_chart import axis_of
+from nasattn.report.charts.search_charts import is_ablation
+from nasattn.report.charts.search_record import Network, SearchRecord, read_record
 from nasattn.report.document import Bullets, Document, Plot, plain_table, section
-from nasattn.report.front_chart import axis_of
 from nasattn.report.ground import core_hours
-from nasattn.report.search_charts import is_ablation
-from nasattn.report.search_record import Network, SearchRecord, read_record
 from nasattn.search.fronts import Floats, hypervolume, minimised, ranks
 from nasattn.search.trials import counts
 from nasattn.spec import differences

@@ -19,13 +19,13 @@ from optuna.trial import FrozenTrial
 from nasattn.arch import Architecture
 from nasattn.errors import ArchitectureError, StudyError
 from nasattn.files import write_bytes
-from nasattn.report.architecture_drawing import draw_architecture
-from nasattn.report.curve_drawing import draw_curve
+from nasattn.report.charts.plotly_chart import plotly_figure
+from nasattn.report.charts.search_charts import is_ablation, search_charts
+from nasattn.report.drawings.architecture_drawing import draw_architecture
+from nasattn.report.drawings.curve_drawing import draw_curve
 from nasattn.report.front import read_front
 from nasattn.report.front_table import front_table, front_words
 from nasattn.report.markup import markdown_table
-from nasattn.report.plotly_chart import plotly_figure
-from nasattn.report.search_charts import is_ablation, search_charts
 from nasattn.report.trial_note import safe, trial_note
 from nasattn.search.control import SUFFIX
 from nasattn.search.driver import Watcher
@@ -154,7 +154,7 @@ class _Notes:
         self.trials = study.get_trials(deepcopy=False)
         self.selected: Mapping[str, Selected] = {}
         if not is_ablation(study):
-            from nasattn.report.search_record import read_record
+            from nasattn.report.charts.search_record import read_record
 
             record = read_record(study)
             self.selected = read_selection(study, record.objectives).judge()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from nasattn.report.cells import Group, Line, Table
-from nasattn.report.chart import Chart
+from nasattn.report.charts.chart import Chart
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 from nasattn.report.cells import VERDICT, Table
+from nasattn.report.charts.plotly_chart import plotly_figure, plotly_javascript
 from nasattn.report.document import (
     Bullets,
     Commands,
@@ -26,7 +27,6 @@ from nasattn.report.document import (
     Section,
     Words,
 )
-from nasattn.report.plotly_chart import plotly_figure, plotly_javascript
 
 POLICY = (
     "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "

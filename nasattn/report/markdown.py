@@ -6,6 +6,7 @@ from typing import Any
 from nasattn.files import slug
 from nasattn.report.canvas import image
 from nasattn.report.cells import Table
+from nasattn.report.charts.static_chart import static_figure
 from nasattn.report.document import (
     Bullets,
     Commands,
@@ -18,7 +19,6 @@ from nasattn.report.document import (
     Words,
 )
 from nasattn.report.markup import MARKDOWN, markdown_table
-from nasattn.report.static_chart import static_figure
 
 
 def to_markdown(document: Document, folder: str) -> str:

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from nasattn.arch import parse_architecture
-from nasattn.report.architecture_drawing import draw_architecture
 from nasattn.report.document import Bullets, Document, Facts, Part, Picture, Words, plain_table
 from nasattn.report.document import section as section_of
+from nasattn.report.drawings.architecture_drawing import draw_architecture
+from nasattn.report.drawings.stages import StageRow, stage_rows
 from nasattn.report.finals import final_words
-from nasattn.report.stages import StageRow, stage_rows
 from nasattn.train.metrics import Share
 from nasattn.train.recipe import Recipe
 from nasattn.words import plural

@@ -7,7 +7,8 @@ import optuna
 
 from nasattn.data.openings import Opening
 from nasattn.objectives import get_objective
-from nasattn.report.architecture_drawing import draw_architecture
+from nasattn.report.charts.search_charts import CHARTS, charts_of
+from nasattn.report.charts.search_record import SearchRecord, read_record
 from nasattn.report.document import (
     Bullets,
     Document,
@@ -20,12 +21,11 @@ from nasattn.report.document import (
     plain_table,
     section,
 )
+from nasattn.report.drawings.architecture_drawing import draw_architecture
 from nasattn.report.front import Front, FrontRow, describe, read_front
 from nasattn.report.front_table import front_table, front_words, starred
 from nasattn.report.ground import ground_sections
 from nasattn.report.published import published_rows
-from nasattn.report.search_charts import CHARTS, charts_of
-from nasattn.report.search_record import SearchRecord, read_record
 from nasattn.words import plural
 
 MOST_ROWS = 30  # networks of a front that are not folded away

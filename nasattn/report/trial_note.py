@@ -8,11 +8,11 @@ from nasattn.arch import Architecture
 from nasattn.baselines import BASELINES
 from nasattn.errors import ArchitectureError, NasattnError
 from nasattn.objectives import get_objective
+from nasattn.report.drawings.stages import stage_rows
 from nasattn.report.front import describe
 from nasattn.report.front_table import BASELINE
 from nasattn.report.markup import MARKDOWN
 from nasattn.report.published import published_rows
-from nasattn.report.stages import stage_rows
 from nasattn.search.selection import Selected
 from nasattn.search.trials import state_of
 

@@ -8,8 +8,8 @@ convolution), at its end (before the add), or by itself behind the stage.
 from collections.abc import Sequence
 from math import sqrt
 
-from nasattn.report.drawing import INK, PAPER
-from nasattn.report.network_grid import (
+from nasattn.report.drawings.drawing import INK, PAPER
+from nasattn.report.drawings.network_grid import (
     BAR,
     BAR_GAP,
     BETWEEN,
@@ -23,7 +23,7 @@ from nasattn.report.network_grid import (
     Network,
     stage_width,
 )
-from nasattn.report.sheet import BLOCK, EDGE, GREY, PART, Sheet, draw_attention
+from nasattn.report.drawings.sheet import BLOCK, EDGE, GREY, PART, Sheet, draw_attention
 
 
 def height_of(size: float, resolution: int) -> float:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial
 
-from nasattn.report.parameter_groups import group_of
+from nasattn.report.charts.parameter_groups import group_of
 from nasattn.search.encoding import Space, seen_distributions
 from nasattn.search.values import Floats
 

@@ -1,9 +1,9 @@
 """The words below the picture of a network: a cell for what neighbouring stages share."""
 
-from nasattn.report.attention_styles import paler, style_of
-from nasattn.report.drawing import SMALL, text_width
-from nasattn.report.network_grid import HEAD, NAME, PAD, Band, Grid
-from nasattn.report.sheet import CELL, CHANGED, CHIP, GREY, Sheet, draw_chip
+from nasattn.report.drawings.attention_styles import paler, style_of
+from nasattn.report.drawings.drawing import SMALL, text_width
+from nasattn.report.drawings.network_grid import HEAD, NAME, PAD, Band, Grid
+from nasattn.report.drawings.sheet import CELL, CHANGED, CHIP, GREY, Sheet, draw_chip
 
 LEADING, ROW = 13.0, 18.0  # from line to line in a cell; a cell of one line
 

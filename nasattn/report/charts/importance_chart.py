@@ -2,10 +2,10 @@
 
 from nasattn.objectives import Cost, Objective
 from nasattn.report.canvas import BLUE, GREY
-from nasattn.report.chart import Axis, Bars, Chart
-from nasattn.report.front_chart import axis_of
-from nasattn.report.importance import FEWEST, REPLICATES, Importance, measure_importance
-from nasattn.report.search_record import SearchRecord
+from nasattn.report.charts.chart import Axis, Bars, Chart
+from nasattn.report.charts.front_chart import axis_of
+from nasattn.report.charts.importance import FEWEST, REPLICATES, Importance, measure_importance
+from nasattn.report.charts.search_record import SearchRecord
 
 
 def importance_charts(record: SearchRecord) -> dict[str, Chart]:

@@ -5,14 +5,14 @@ from collections.abc import Callable, Mapping
 
 import optuna
 
-from nasattn.report.chart import Chart
-from nasattn.report.front_chart import front_charts
-from nasattn.report.hypervolume_chart import hypervolume_charts
-from nasattn.report.importance_chart import importance_charts
-from nasattn.report.latency_chart import latency_charts
-from nasattn.report.network_chart import coordinates_charts, curve_charts
-from nasattn.report.outcome_chart import outcome_charts
-from nasattn.report.search_record import SearchRecord, read_record
+from nasattn.report.charts.chart import Chart
+from nasattn.report.charts.front_chart import front_charts
+from nasattn.report.charts.hypervolume_chart import hypervolume_charts
+from nasattn.report.charts.importance_chart import importance_charts
+from nasattn.report.charts.latency_chart import latency_charts
+from nasattn.report.charts.network_chart import coordinates_charts, curve_charts
+from nasattn.report.charts.outcome_chart import outcome_charts
+from nasattn.report.charts.search_record import SearchRecord, read_record
 
 # Each gives its charts by name, none where there is nothing to draw.
 CHARTS: dict[str, Callable[[SearchRecord], Mapping[str, Chart]]] = {

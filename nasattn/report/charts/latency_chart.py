@@ -8,9 +8,9 @@ import pandas as pd
 
 from nasattn.objectives import OBJECTIVES, Objective
 from nasattn.report.canvas import BLUE, GREY, RED
-from nasattn.report.chart import SKY, Chart, Floats, Line, Points, present
-from nasattn.report.front_chart import axis_of, light
-from nasattn.report.search_record import Network, SearchRecord
+from nasattn.report.charts.chart import SKY, Chart, Floats, Line, Points, present
+from nasattn.report.charts.front_chart import axis_of, light
+from nasattn.report.charts.search_record import Network, SearchRecord
 from nasattn.train.metrics import Z
 
 FEW = 5  # networks, below which there is nothing to see

@@ -11,7 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from nasattn.report.canvas import GREY
-from nasattn.report.chart import (
+from nasattn.report.charts.chart import (
     Axis,
     Band,
     Bars,

@@ -11,7 +11,7 @@ import numpy as np
 from nasattn.errors import NasattnError
 from nasattn.objectives import Objective
 from nasattn.report.canvas import BLUE, GREY, RED
-from nasattn.report.chart import (
+from nasattn.report.charts.chart import (
     LIGHT_GREY,
     SKY,
     Axis,
@@ -22,8 +22,8 @@ from nasattn.report.chart import (
     Symbol,
     present,
 )
+from nasattn.report.charts.search_record import Network, SearchRecord
 from nasattn.report.front import describe
-from nasattn.report.search_record import Network, SearchRecord
 from nasattn.search.trials import network_of
 from nasattn.train.metrics import Share
 

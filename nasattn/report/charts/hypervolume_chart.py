@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from nasattn.report.canvas import BLUE, RED
-from nasattn.report.chart import Axis, Chart, Dash, Line
-from nasattn.report.front_chart import axis_of
-from nasattn.report.search_record import Network, SearchRecord
+from nasattn.report.charts.chart import Axis, Chart, Dash, Line
+from nasattn.report.charts.front_chart import axis_of
+from nasattn.report.charts.search_record import Network, SearchRecord
 from nasattn.search.fronts import REFERENCE, Floats, hypervolume, ranks
 from nasattn.search.outcomes import BUDGET
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from nasattn.report.canvas import BLUE, GREY
-from nasattn.report.drawing import SMALL, Drawing, Line, Rectangle, Text
+from nasattn.report.drawings.drawing import SMALL, Drawing, Line, Rectangle, Text
 
 WIDTH, HEIGHT = 440.0, 170.0
 LEFT, RIGHT, TOP, BOTTOM = 40.0, 12.0, 34.0, 44.0

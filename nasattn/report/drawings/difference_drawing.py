@@ -3,18 +3,27 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from nasattn.arch import Architecture
-from nasattn.report.architecture_drawing import (
+from nasattn.report.drawings.architecture_drawing import (
     about,
     describe,
     draw_band,
     draw_header,
     draw_legend,
 )
-from nasattn.report.drawing import SMALL, Drawing, text_width
-from nasattn.report.network_grid import HEAD, MARGIN, NAME, Band, Grid, Network, drawn, fit_grid
-from nasattn.report.network_table import LEADING, ROW, wrapped
-from nasattn.report.network_words import ACTS, ROWS, Words
-from nasattn.report.sheet import CHANGED, GREY, Sheet
+from nasattn.report.drawings.drawing import SMALL, Drawing, text_width
+from nasattn.report.drawings.network_grid import (
+    HEAD,
+    MARGIN,
+    NAME,
+    Band,
+    Grid,
+    Network,
+    drawn,
+    fit_grid,
+)
+from nasattn.report.drawings.network_table import LEADING, ROW, wrapped
+from nasattn.report.drawings.network_words import ACTS, ROWS, Words
+from nasattn.report.drawings.sheet import CHANGED, GREY, Sheet
 
 Pair = tuple[int | None, int | None]  # a stage of the first network, and its like in the second
 LONE = 3.0  # what a stage without its like costs, in rows that differ

@@ -10,7 +10,7 @@ import numpy as np
 from nasattn.arch import Architecture
 from nasattn.errors import NasattnError
 from nasattn.report.canvas import RED
-from nasattn.report.chart import (
+from nasattn.report.charts.chart import (
     DASHES,
     LINE_COLOURS,
     Axis,
@@ -20,8 +20,8 @@ from nasattn.report.chart import (
     Path,
     Scale,
 )
-from nasattn.report.front_chart import axis_of, sorted_by_first
-from nasattn.report.search_record import Network, SearchRecord
+from nasattn.report.charts.front_chart import axis_of, sorted_by_first
+from nasattn.report.charts.search_record import Network, SearchRecord
 from nasattn.search.trials import network_of
 
 MOST_PATHS = 40

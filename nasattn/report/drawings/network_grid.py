@@ -6,8 +6,8 @@ from math import sqrt
 
 from nasattn.arch import Architecture
 from nasattn.parts import StageSpec
-from nasattn.report.drawing import SMALL, text_width
-from nasattn.report.network_words import ROWS, NetworkWords, Words, network_words
+from nasattn.report.drawings.drawing import SMALL, text_width
+from nasattn.report.drawings.network_words import ROWS, NetworkWords, Words, network_words
 
 WIDTH = 900.0  # of a drawing, where the network allows
 MARGIN = 16.0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nasattn.report.canvas import GREY, SMALL, WIDTH, bare, new_figure, plain
-from nasattn.report.chart import (
+from nasattn.report.charts.chart import (
     Band,
     Bars,
     Chart,

@@ -4,12 +4,20 @@ from collections.abc import Iterator, Sequence
 
 from nasattn.arch import Architecture
 from nasattn.parts import BareAttention
-from nasattn.report.drawing import INK, SMALL, Drawing, fitting, text_width
-from nasattn.report.network_grid import MARGIN, TALLEST, Band, Grid, Network, drawn, fit_grid
-from nasattn.report.network_picture import draw_picture
-from nasattn.report.network_table import ROW, draw_words
-from nasattn.report.network_words import ACTS, place_words, square
-from nasattn.report.sheet import BLOCK, EDGE, GREY, Sheet, draw_attention
+from nasattn.report.drawings.drawing import INK, SMALL, Drawing, fitting, text_width
+from nasattn.report.drawings.network_grid import (
+    MARGIN,
+    TALLEST,
+    Band,
+    Grid,
+    Network,
+    drawn,
+    fit_grid,
+)
+from nasattn.report.drawings.network_picture import draw_picture
+from nasattn.report.drawings.network_table import ROW, draw_words
+from nasattn.report.drawings.network_words import ACTS, place_words, square
+from nasattn.report.drawings.sheet import BLOCK, EDGE, GREY, Sheet, draw_attention
 
 SCALE_NOTE = "a slice is a block: height by √map, thickness by √channels"
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nasattn.parts import BareAttention
-from nasattn.report.attention_styles import paler, style_of
-from nasattn.report.drawing import SMALL, Drawing, Line, Rectangle, Text
+from nasattn.report.drawings.attention_styles import paler, style_of
+from nasattn.report.drawings.drawing import SMALL, Drawing, Line, Rectangle, Text
 
 CHIP = 9.0  # side of the small square of a kind's colour
 BLOCK, EDGE, PART, CELL = "#dde5ee", "#66788a", "#f4f6f8", "#f1f3f6"

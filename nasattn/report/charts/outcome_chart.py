@@ -3,8 +3,8 @@
 from collections import Counter
 
 from nasattn.report.canvas import BLUE, GREY, RED
-from nasattn.report.chart import Axis, Bars, Chart
-from nasattn.report.search_record import SearchRecord
+from nasattn.report.charts.chart import Axis, Bars, Chart
+from nasattn.report.charts.search_record import SearchRecord
 from nasattn.search.outcomes import Outcome
 
 WORDS: dict[Outcome, str] = {

@@ -1,0 +1,1 @@
+"""Networks drawn: their stages to scale, attention where it stands."""
