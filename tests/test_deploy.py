@@ -22,7 +22,14 @@ from nasattn.deploy.formats import FORMATS, PRECISIONS, Format, get_format
 from nasattn.deploy.job import Job
 from nasattn.deploy.load import format_of, read_exported
 from nasattn.deploy.onnx_model import stamp
-from nasattn.errors import EvaluationError, NasattnError, StudyError, UnknownNameError, WeightsError
+from nasattn.errors import (
+    EvaluationError,
+    NasattnError,
+    RuntimeMissingError,
+    StudyError,
+    UnknownNameError,
+    WeightsError,
+)
 from nasattn.model import build_model
 from nasattn.runtimes import torchscript
 from nasattn.runtimes.table import RUNTIMES
@@ -423,6 +430,18 @@ def test_predict_shows_a_class_name_that_would_steer_the_terminal(
     assert r"zwei\nZeilen\x1b" in told
 
 
+@pytest.mark.filterwarnings("ignore")  # of the converter
+def test_export_says_which_precisions_a_format_lacks(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    skip_if_missing(get_format("mnn"), "float32")
+    weights = str(here / "tiny.safetensors")
+    arguments = ("export", weights, "--to", "mnn", "--precision", "float32,int8", "-o", "out")
+    assert nasattn(monkeypatch, *arguments) == 0
+    assert "not written, there is no such thing: mnn int8" in capsys.readouterr().out
+    assert not Path("out/tiny.int8.mnn").exists()
+
+
 def test_a_bad_export_ends_with_status_1(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
@@ -558,6 +577,16 @@ def test_setup_makes_the_environment_that_is_looked_for(
     assert calls[1][0] == row.own_python
     assert calls[1][-2:] == [row.program, f"torch=={torch.__version__.split('+')[0]}"]
     assert "nasattn export WEIGHTS --to tflite" in capsys.readouterr().out
+
+
+def test_a_converter_that_is_not_there_says_how_to_set_it_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    with pytest.raises(
+        RuntimeMissingError, match=r"litert-torch==.*: nasattn setup tflite, or pip"
+    ):
+        get_format("tflite").check("float32")
 
 
 def test_setup_that_fails_is_one_line_and_leaves_nothing(

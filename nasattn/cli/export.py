@@ -64,8 +64,8 @@ class Wanted:
             self.init, self.data, self.resolution, "val_select", self.mean, self.std, "cpu", 1
         )
 
-    def orders(self) -> list[tuple[Format, str]]:
-        """The formats, each in every precision that it has of those that are wanted.
+    def orders(self) -> tuple[list[tuple[Format, str]], list[str]]:
+        """The formats, each in every precision that it has of those that are wanted; the others.
 
         A format that has none of them is an error, and so is a package that is not here.
         """
@@ -73,14 +73,15 @@ class Wanted:
         for name in precisions:
             if name not in PRECISIONS:
                 raise UnknownNameError("precision", name, known=PRECISIONS)
-        found = []
+        found, skipped = [], []
         for name in words("--to", self.to):
             form = get_format(name)
-            having = [p for p in precisions if p in form.writers] or precisions
-            for precision in having:
+            having = [p for p in precisions if p in form.writers]
+            for precision in having or precisions:
                 form.check(precision)
                 found.append((form, precision))
-        return found
+            skipped += [f"{name} {p}" for p in precisions if p not in having]
+        return found, skipped
 
 
 def words(option: str, text: str) -> list[str]:
@@ -95,7 +96,7 @@ def words(option: str, text: str) -> list[str]:
 def export_command(target: str, wanted: Wanted, *, cache_dir: Path) -> int:
     """Export a weights file, or a network with --init; 1 where a model is not good."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    choice, orders = wanted.choice, wanted.orders()
+    choice, (orders, skipped) = wanted.choice, wanted.orders()
     if wanted.n < 1:
         raise StudyError(f"--pictures: must be 1 or more, is {wanted.n}")
     weights = read_own(target, choice)
@@ -115,6 +116,8 @@ def export_command(target: str, wanted: Wanted, *, cache_dir: Path) -> int:
     card = card_of(name, arch, subject.model, classes, data.resolution, normalise)
     folder = wanted.out or Path("runs") / f"{slug(name)}-export"
     console.print(subject.words)
+    if skipped:
+        console.print(f"not written, there is no such thing: {', '.join(skipped)}", style="yellow")
     with one_writer(folder):
         if wanted.overwrite:
             clear_place(folder, card)
