@@ -183,7 +183,7 @@ def test_front_chart_is_in_percent_and_millions() -> None:
     half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
     assert front.y_bars[1] == pytest.approx((100 * (middle - half), 100 * (middle + half)))
     assert "Wilson" in chart.caption
-    assert "50 validation pictures" in chart.caption
+    assert "50 val-search pictures" in chart.caption
 
 
 def test_front_chart_scales_the_interval_of_the_ratio_to_milliseconds() -> None:

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 from optuna_dashboard import get_note
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 
+from nasattn.cli.dashboard import update
 from nasattn.data.openings import Opening
 from nasattn.errors import StudyError
 from nasattn.report.cells import Group, Line, Table
@@ -36,7 +38,7 @@ from nasattn.report.html import WRITERS, to_html
 from nasattn.report.markdown import WRITERS as MARKDOWN_WRITERS
 from nasattn.report.markdown import images, to_markdown
 from nasattn.report.search_report import search_report
-from nasattn.search.storage import artifact_dir, read_study, write_study
+from nasattn.search.storage import artifact_dir, open_storage, read_study, write_study
 from nasattn.search.trials import counts
 from tests.command import assert_refused, nasattn
 from tests.test_cli import TINY, TINY_SPACE
@@ -58,6 +60,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert nasattn(patch, *TINY, *goals, "--trials", "6", "--control", *limit, *NAME) == 0
         more = ("--trials", "3", "--name", "other", "--seed", "1")
         assert nasattn(patch, *TINY, *goals, *more) == 0
+        again = ("--trials", "1", "--name", "other-2", "--seeds", "0")
+        assert nasattn(patch, *TINY, *goals, *again) == 0
     return folder
 
 
@@ -208,7 +212,7 @@ def test_a_search_report_has_all_that_it_should() -> None:
     bullets = [line for part in found.parts if isinstance(part, Bullets) for line in part.lines]
     assert f"{opening.when}: {opening.command}" in bullets
     words = [part.text for part in found.parts if isinstance(part, Words)]
-    assert any("opened 1 time on this machine" in text for text in words)
+    assert any(text.startswith("1 opening of the sealed test split") for text in words)
     (commands,) = (part.lines for part in found.parts if isinstance(part, Commands))
     assert commands[-1] == "nasattn report x"
     assert "--constraint" in commands[0]
@@ -405,12 +409,12 @@ def test_a_review_takes_a_share_of_the_time_at_most(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("nasattn.report.dashboard.time.monotonic", lambda: now[0])
     written: list[int] = []
 
-    def write(self: object, number: int) -> bool:
+    def note(self: object, number: int) -> dict[str, str]:
         written.append(number)
         now[0] += 1.0
-        return True
+        return {}
 
-    monkeypatch.setattr("nasattn.report.dashboard._Notes.write", write)
+    monkeypatch.setattr("nasattn.report.dashboard._Notes.note", note)
     found = optuna.load_study(study_name="other", storage="sqlite:///nasattn.db")
     review = Review(found, Path("nowhere"), began=0.0)
     for trial in found.get_trials():
@@ -418,11 +422,94 @@ def test_a_review_takes_a_share_of_the_time_at_most(monkeypatch: pytest.MonkeyPa
     assert written == []
     now[0] = 21.0  # 5 % of it is room for one that takes a second, and for one begun in the rest
     review.told(found.get_trials()[0])
+    assert review.failure is None
     assert len(written) == 2
     assert review.spent == 2.0
     now[0] = 40.0  # 2.0 seconds were due, and are spent
     review.told(found.get_trials()[0])
     assert len(written) == 2
+
+
+@pytest.mark.usefixtures("here")
+def test_what_goes_wrong_in_a_review_ends_the_review_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr("nasattn.report.dashboard._Notes.note", broken)
+    found = study("other")
+    review = Review(found, Path("nowhere"), began=-1e6)
+    review.told(found.get_trials()[0])
+    assert isinstance(review.failure, KeyError)
+    review.finish()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_first_note_of_the_users_own_stays() -> None:
+    """Optuna Dashboard gives it the same version as a first one of ours."""
+    from optuna_dashboard import save_note
+
+    made = optuna.create_study(directions=study("other").directions, study_name="own")
+    made.add_trials([t for t in study("other").get_trials() if counts(t)])
+    first = made.get_trials()[0]
+    place = SimpleNamespace(storage=made._storage, study=made, _trial_id=first._trial_id)
+    save_note(place, "my own words")
+    save_note(made, "of the study, too")
+    catch_up(made, Path("own"))
+    assert note(made, first._trial_id) == "my own words"
+    assert get_note(made) == "of the study, too"
+    assert "the network" in note(made, made.get_trials()[1]._trial_id)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_dashboard_writes_with_the_lock_for_moments_only() -> None:
+    taken: list[int] = []
+
+    @contextmanager
+    def writing() -> Iterator[optuna.Study]:
+        taken.append(1)
+        yield made
+
+    source = study("other")
+    made = optuna.create_study(directions=source.directions, study_name="moments")
+    made.add_trials([t for t in source.get_trials() if counts(t)][:1] * 45)
+    assert catch_up(made, Path("moments"), writing)
+    assert len(taken) == 3 + 1 + 1  # notes in batches of 20, charts, the study's own note
+    assert not catch_up(made, Path("moments"), writing)
+    assert len(taken) == 5
+
+
+@pytest.mark.usefixtures("here")
+def test_the_dashboard_leaves_studies_of_others_alone() -> None:
+    url = "sqlite:///others.db"
+    made = optuna.create_study(study_name="plain", storage=url)
+    made.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    before = made._storage.get_study_system_attrs(made._study_id)
+    update(url, open_storage(url), "plain")
+    assert made._storage.get_study_system_attrs(made._study_id) == before
+
+
+@pytest.mark.usefixtures("here")
+def test_the_dashboard_brings_a_finished_study_up_to_date() -> None:
+    url = "sqlite:///nasattn.db"
+    update(url, open_storage(url), "other-2")
+    assert is_up_to_date(study("other-2"))
+
+
+@pytest.mark.usefixtures("here")
+def test_a_study_of_others_has_no_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    optuna.create_study(study_name="plain", storage="sqlite:///foreign.db")
+    arguments = ["report", "plain", "--storage", "sqlite:///foreign.db"]
+    assert_refused(monkeypatch, capsys, arguments, "was not made by nasattn")
+
+
+def test_objectives_of_two_directions_are_not_compared() -> None:
+    first, second = (
+        optuna.create_study(study_name=way, direction=way) for way in ("minimize", "maximize")
+    )
+    with pytest.raises(StudyError, match="no objective in common"):
+        compare(first, second)
 
 
 def test_the_number_of_notes_is_bounded(

@@ -391,7 +391,7 @@ def test_zoo_verify_fails_where_a_figure_is_off(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["zoo", "--csv", "--verify"], "--verify, --markdown and --csv: only one of them"),
+        (["zoo", "--csv", "--verify"], "--verify, --markdown, --csv and --json: only one of"),
         (["zoo", "--family", "resnets"], "unknown family 'resnets'; did you mean 'resnet'"),
         (["zoo", "--paper", "5"], "unknown paper '5'"),
         (["show", "vgg16", "--json"], "--json: vgg16 is a reference, no architecture of ours"),

@@ -6,18 +6,21 @@ import sys
 import threading
 import time
 import warnings
+from datetime import UTC, datetime
 from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import StorageInternalError
-from optuna.storages import get_storage
+from optuna.storages import BaseStorage, get_storage
 from rich.console import Console
 
 from nasattn.errors import StudyError
 from nasattn.report.dashboard import catch_up, is_up_to_date
 from nasattn.search.server import reason
-from nasattn.search.storage import artifact_dir, open_storage, read_study, write_study
+from nasattn.search.status import read_status
+from nasattn.search.storage import artifact_dir, open_storage, write_study
 
 PAUSE = 5.0  # seconds between two looks whether something is new
 
@@ -69,36 +72,43 @@ def dashboard_command(storage: str, host: str, port: int) -> None:
     if not _is_loopback(host):
         console.print("anyone who reaches this machine can read and change them: no password")
     console.print(f"open http://{host}:{port}/dashboard/ (Ctrl-C ends it)")
-    keeper = threading.Thread(target=keep_up, args=(storage, console), daemon=True)
+    keeper = threading.Thread(target=keep_up, args=(storage, opened, console), daemon=True)
     keeper.start()
     with server:
         server.serve_forever()
 
 
-def keep_up(storage: str, console: Console) -> None:
+def keep_up(storage: str, opened: BaseStorage, console: Console) -> None:
     """Bring notes, pictures and charts of all studies up to date, again and again.
 
-    A study that another process writes to is that one's business; what goes wrong here is said
-    once and ends no dashboard.
+    What goes wrong is said once, and ends neither the dashboard nor the other studies' notes.
     """
     said: set[str] = set()
     while True:
         try:
-            for summary in open_storage(storage).get_all_studies():
-                update(storage, summary.study_name)
-        except StudyError as e:
-            if not ({str(e)} & said or "another process" in str(e)):
-                console.print(f"notes and charts: {e}")
-            said.add(str(e))
+            names = [study.study_name for study in opened.get_all_studies()]
+        except Exception:  # the server's own requests say that a storage is away
+            names = []
+        for name in names:
+            try:
+                update(storage, opened, name)
+            except Exception as e:
+                line = f"notes and charts of {name}: {e if isinstance(e, StudyError) else repr(e)}"
+                if line not in said:
+                    console.print(line)
+                said.add(line)
         time.sleep(PAUSE)
 
 
-def update(storage: str, name: str) -> None:
-    """One study, where it is not up to date and nobody writes to it."""
-    if is_up_to_date(read_study(storage, name)):
+def update(storage: str, opened: BaseStorage, name: str) -> None:
+    """One study of ours, where something is new and no search or ablation writes to it now."""
+    study = optuna.load_study(study_name=name, storage=opened)
+    if "settings" not in study.user_attrs or is_up_to_date(study):
         return
-    with write_study(storage, name) as study:
-        catch_up(study, artifact_dir(storage))
+    run = read_status(opened, name, datetime.now(UTC)).run
+    if run and run.state == "running":
+        return  # it keeps that up to date itself
+    catch_up(study, artifact_dir(storage), lambda: write_study(storage, name))
 
 
 def _is_loopback(host: str) -> bool:

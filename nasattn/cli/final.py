@@ -307,7 +307,7 @@ def test_all(console: Console, plan: Plan, command: str, cache_dir: Path) -> dic
                 }
             )
         networks.append(result_of(plan, one, seeds))
-    openings = read_openings(cache_dir, data.content_hash)
+    openings = read_openings(cache_dir, data.content_hash) or []
     return {
         "layout": LAYOUT,
         "settings": plan.settings,

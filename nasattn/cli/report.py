@@ -32,7 +32,7 @@ from nasattn.report.html import to_html
 from nasattn.report.markdown import images, to_markdown
 from nasattn.report.search_report import search_report
 from nasattn.search.storage import read_study
-from nasattn.words import plural
+from nasattn.words import plural, printable
 
 
 def report_command(
@@ -44,6 +44,10 @@ def report_command(
     study = read_study(storage, name)
     path = out or Path("runs") / slug(study.study_name) / "report.html"
     check_form(path)
+    if plots:
+        make_folder(plots)
+    if "settings" not in study.user_attrs:
+        raise StudyError(f"study {study.study_name!r}: was not made by nasattn")
     data_hash = study.user_attrs.get("settings", {}).get("data_hash", "")
     options = f"{shlex.quote(study.study_name)}{storage_option(storage)}"
     commands = [f"nasattn report {options}"]
@@ -135,12 +139,12 @@ def show(found: Comparison) -> None:
         elif made:
             console.print("\n".join(made.lines))
     for words in comparison_words(found):
-        console.print(words)
+        console.print(printable(words))
 
 
 def terminal_table(made: Table) -> RichTable:
     """A table of text for 80 columns."""
-    shown = table(*made.header, title=made.title)
+    shown = table(*map(printable, made.header), title=printable(made.title))
     for line in made.lines:
         add_row(shown, line.cells)
     return shown
@@ -153,7 +157,7 @@ def plain(found: Comparison) -> dict[str, object]:
             "study": side.name,
             "front": [
                 {"network": one.name, "trial": one.number, "arch_id": one.arch_id}
-                | {row.name: side.record.value(one, row.name) for row in found.objectives}
+                | {row.name: one.values[row.name] for row in found.objectives}
                 for one in front
             ],
             "hypervolume": volume,

@@ -43,6 +43,7 @@ from nasattn.search.storage import (
     open_study,
     stored_settings,
     without_password,
+    write_study,
 )
 from nasattn.search.trials import counts
 from nasattn.space import SearchSpace, load_space
@@ -117,12 +118,15 @@ def search_on(
                 name = control.spec.study_name
                 console.print(f"\nrandom search of the same budget: study {name}", style="dim")
                 status = search_and_select(beside, space, control, run)
-            if not status:
-                Review(opened, run.artifacts, began).finish()  # it has the control beside it now
         if not status:
             shutil.rmtree(checkpoint_dir(way.spec, storage), ignore_errors=True)
     finally:
         show_front(console, opened, way, folder, storage)
+    if not status:
+        with console.status("writing what the dashboard shows"):
+            for one in (way, *([control] if control else [])):
+                with write_study(storage, one.spec.study_name) as study:
+                    Review(study, run.artifacts, began).finish()
     return status
 
 
@@ -349,7 +353,8 @@ def search_and_select(study: optuna.Study, space: SearchSpace, way: Way, run: Ru
             f"\nstopped, nothing is lost; to go on: {run.command}", markup=False, soft_wrap=True
         )
         return 130
-    review.finish()
+    if review.failure:
+        console.print(f"notes for the dashboard: {review.failure!r}", style="dim", markup=False)
     return 0
 
 

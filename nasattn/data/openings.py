@@ -31,12 +31,18 @@ def note_opening(cache_dir: Path, content_hash: str, command: str) -> None:
         raise DataError(f"{cache_dir / BOOK}: cannot be written ({e.strerror or e})") from e
 
 
-def read_openings(cache_dir: Path, content_hash: str) -> list[Opening]:
-    """The openings of one set of pictures, the oldest first; a damaged line is none."""
+def read_openings(cache_dir: Path, content_hash: str) -> list[Opening] | None:
+    """The openings of one set of pictures, the oldest first; None where they cannot be read.
+
+    The same pictures at another resolution, or dealt out by another seed, are another set. A
+    damaged line is none.
+    """
     try:
         lines = (cache_dir / BOOK).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+    except FileNotFoundError:
         return []
+    except OSError:
+        return None
     found = []
     for line in lines:
         try:

@@ -25,7 +25,7 @@ PLOT_WORDS = {
 
 
 def ablation_report(
-    study: optuna.Study, *, openings: Sequence[Opening] = (), commands: Sequence[str] = ()
+    study: optuna.Study, *, openings: Sequence[Opening] | None = (), commands: Sequence[str] = ()
 ) -> Document:
     """What `nasattn ablate` found in a study, also while it still runs."""
     result = read_ablation(study)

@@ -33,10 +33,7 @@ class Side:
 
     study: optuna.Study
     record: SearchRecord
-
-    @property
-    def name(self) -> str:
-        return self.record.study
+    name: str  # by which it is told from the other
 
     @cached_property
     def hours(self) -> str:
@@ -101,13 +98,16 @@ def compare(a: optuna.Study, b: optuna.Study) -> Comparison:
     for study in (a, b):
         if is_ablation(study):
             raise StudyError(f"study {study.study_name!r}: is an ablation; two searches compare")
-    sides = Side(a, read_record(a)), Side(b, read_record(b))
-    names = [{row.name for row in side.record.objectives} for side in sides]
-    common = tuple(row for row in sides[0].record.objectives if row.name in names[1])
+    names_of = (a.study_name, b.study_name)
+    if names_of[0] == names_of[1]:
+        names_of = (f"{a.study_name} (first)", f"{b.study_name} (second)")
+    sides = Side(a, read_record(a), names_of[0]), Side(b, read_record(b), names_of[1])
+    names = [{(row.name, row.direction) for row in side.record.objectives} for side in sides]
+    common = tuple(r for r in sides[0].record.objectives if (r.name, r.direction) in names[1])
     if not common:
         raise StudyError(
             f"studies {a.study_name!r} and {b.study_name!r}: have no objective in common "
-            f"({', '.join(sorted(names[0]))}; {', '.join(sorted(names[1]))})"
+            f"({'; '.join(', '.join(map(' '.join, sorted(one))) for one in names)})"
         )
     comparison = Comparison(sides, common)
     for side, front in zip(sides, comparison.fronts, strict=True):
@@ -142,7 +142,9 @@ def comparison_words(comparison: Comparison) -> list[str]:
     lead = 0 if own[0] >= own[1] else 1
     ratio = own[lead] / own[1 - lead] if own[1 - lead] > 0 else float("inf")
     words = [
-        f"{names[lead]} reaches {ratio:.2f} times the hypervolume of {names[1 - lead]}, in "
+        f"{names[0]} and {names[1]} have the same hypervolume."
+        if own[0] == own[1]
+        else f"{names[lead]} reaches {ratio:.2f} times the hypervolume of {names[1 - lead]}, in "
         f"{', '.join(row.name for row in comparison.objectives)}; one run each, so chance is "
         "part of it."
     ]
@@ -212,7 +214,9 @@ def best_table(comparison: Comparison) -> Table | None:
         rows.append((second.show(float(limit)), *best))
     names = [side.name for side in comparison.sides]
     title = f"the best {first.heading} within a limit"
-    return plain_table(title, (f"{second.heading} at most", *names), rows)
+    return plain_table(
+        title, (f"{second.heading} {'at most' if second.sign > 0 else 'at least'}", *names), rows
+    )
 
 
 def _best(side: Side, first: Objective, second: Objective, limit: float) -> str:

@@ -5,11 +5,14 @@ dashboard on that storage shows it.
 Attributes are written as the dashboard's own functions would; those read the whole study for each.
 """
 
+import hashlib
 import json
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,11 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from nasattn.arch import Architecture
-from nasattn.errors import ArchitectureError, StudyError
+from nasattn.errors import ArchitectureError, NasattnError, StudyError
 from nasattn.files import write_bytes
 from nasattn.report.charts.plotly_chart import plotly_figure
 from nasattn.report.charts.search_charts import is_ablation, search_charts
+from nasattn.report.charts.search_record import read_record
 from nasattn.report.drawings.architecture_drawing import draw_architecture
 from nasattn.report.drawings.curve_drawing import draw_curve
 from nasattn.report.front import read_front
@@ -30,6 +34,7 @@ from nasattn.report.trial_note import safe, trial_note
 from nasattn.search.control import SUFFIX
 from nasattn.search.driver import Watcher
 from nasattn.search.history import GIVEN_UP
+from nasattn.search.outcomes import count_finished
 from nasattn.search.quick import QuickStorage
 from nasattn.search.selection import Selected, read_selection
 from nasattn.search.trials import finished_networks, network_of
@@ -39,14 +44,20 @@ SHARE = 0.05  # of a search's time that may go into what the dashboard shows
 # The dashboard reads all notes of a study for each of its trials: with more of them it would crawl.
 MOST_NOTES = 1000
 MOST_ROWS = 60  # networks of a front in the study's note
-CHUNK = 16_000  # characters of an attribute; MySQL holds 65,535 bytes
+CHUNK = 10_000  # characters of an attribute; MySQL holds 65,535 bytes, six a character at most
 LETTERS, HEIGHT = 96, 470  # of a chart, of which the dashboard shows two side by side; pixels
-OWN = 1  # the version of a note that was written here; whoever edits it raises it
+BATCH = 20  # notes that are written at once
+FRESH = 1.0  # seconds for which what was read of a study's attributes will do
 
 # The dashboard's names of attributes of a study.
 ARTIFACT = "dashboard:artifacts:{trial}:{artifact}"
 TRIAL_NOTE, STUDY_NOTE = "dashboard:{trial}:note_", "dashboard:note_"
 PLOT = "dashboard:plot_data:{name}:"
+# Ours: what a note was when we wrote it, and what there was at the last look.
+WRITTEN = "nasattn:written:"
+STATE = "nasattn:reviewed"
+
+Writing = Callable[[], AbstractContextManager[optuna.Study]]  # gives the study, to be written
 
 
 @dataclass
@@ -54,7 +65,7 @@ class Review:
     """Keeps what the dashboard shows of a study up to date; for the process that may write to it.
 
     `folder` is the one of the artifacts. Told of trials as they finish, it takes a share of the
-    time at most; `catch_up` takes all that it needs.
+    time at most. What goes wrong ends the review, and is kept: it must not end a search.
     """
 
     study: optuna.Study
@@ -63,6 +74,7 @@ class Review:
     spent: float = 0.0  # seconds
     waiting: list[int] = field(default_factory=list)  # numbers of trials
     drawing: float = 3.0  # seconds that the charts took last
+    failure: Exception | None = None
 
     @property
     def room(self) -> float:
@@ -72,23 +84,35 @@ class Review:
     def told(self, trial: FrozenTrial) -> None:
         """A trial is finished: write its note, and the charts, as far as there is time."""
         self.waiting.append(trial.number)
-        if self.room <= 0:
+        if self.failure or self.room <= 0:
             return
         start = time.monotonic()
+        try:
+            self._write(start)
+        except Exception as e:
+            self.failure = e
+        self.spent += time.monotonic() - start
+
+    def _write(self, start: float) -> None:
         notes = _Notes(self.study, self.folder)
         while self.waiting and time.monotonic() - start < self.room:
-            notes.write(self.waiting.pop(0))
+            number = self.waiting.pop(0)
+            if notes.n_noted < MOST_NOTES or "baseline" in notes.trials[number].user_attrs:
+                notes.set(self.study, notes.note(number))
         if self.room - (time.monotonic() - start) > self.drawing:
             before = time.monotonic()
-            write_charts(self.study)
+            notes.set(self.study, chart_attributes(self.study, notes.stored()))
             self.drawing = time.monotonic() - before
-        self.spent += time.monotonic() - start
 
     def finish(self) -> None:
         """Bring all up to date, where that takes a small part of the search's own time."""
-        n = min(len(self.waiting), MOST_NOTES)
-        if self.drawing + 0.1 * n < 2 * SHARE * (time.monotonic() - self.began):
+        n = min(len(self.study.get_trials(deepcopy=False)), MOST_NOTES)
+        if self.failure or self.drawing + 0.1 * n > 2 * SHARE * (time.monotonic() - self.began):
+            return
+        try:
             catch_up(self.study, self.folder)
+        except Exception as e:
+            self.failure = e
 
 
 @dataclass
@@ -110,26 +134,31 @@ class Reviewed:
             self.review.told(trial)
 
 
-def catch_up(study: optuna.Study, folder: Path) -> bool:
+def catch_up(study: optuna.Study, folder: Path, writing: Writing | None = None) -> bool:
     """Write every note, picture and chart that is missing or old; returns whether there were any.
 
-    Notes that somebody has edited stay. Raises StudyError where the folder cannot be written.
+    What somebody else has written stays. `writing` gives the right to write, a moment at a time;
+    None: it is had. Raises StudyError where the folder cannot be written.
     """
+    writing = writing or (lambda: nullcontext(study))
     notes = _Notes(study, folder)
+    state = _state(study)  # of before: what is finished meanwhile is for the next time
     changed = False
-    for number in notes.wanted():
-        changed |= notes.write(number)
-    changed |= write_charts(study)
-    return write_study_note(study) or changed
+    wanted = notes.wanted()
+    for start in range(0, len(wanted), BATCH):
+        new: dict[str, Any] = {}
+        for number in wanted[start : start + BATCH]:
+            new |= notes.note(number)
+        changed |= notes.write(new, writing)
+    changed |= notes.write(chart_attributes(study, notes.stored()), writing)
+    own = _note(STUDY_NOTE, _study_words(study), notes.stored())
+    return notes.write(own | {STATE: state}, writing) or changed
 
 
 def is_up_to_date(study: optuna.Study) -> bool:
-    """Whether the study's own note says that nothing has been finished since it was written."""
+    """Whether nothing has been finished since the last `catch_up`."""
     attributes = study._storage.get_study_system_attrs(study._study_id)
     return attributes.get(STATE) == _state(study)
-
-
-STATE = "nasattn:reviewed"  # system attribute of a study: what was there at the last look
 
 
 def _state(study: optuna.Study) -> list[Any]:
@@ -137,31 +166,37 @@ def _state(study: optuna.Study) -> list[Any]:
     names = study.study_name, f"{study.study_name}{SUFFIX}"
     storage = study._storage
     ids = [s._study_id for s in storage.get_all_studies() if s.study_name in names]
-    finished = [
-        sum(trial.state.is_finished() for trial in storage.get_all_trials(i, deepcopy=False))
-        for i in sorted(ids)
-    ]
     runs = sum(len(by) for by in study.user_attrs.get("selection", {}).values())
-    return [finished, runs]
+    return [[count_finished(storage, i) for i in sorted(ids)], runs]
 
 
 class _Notes:
-    """The notes of a study's trials, all read once."""
+    """The notes of a study's trials, which are read once."""
 
     def __init__(self, study: optuna.Study, folder: Path) -> None:
         self.study, self.folder = study, folder
-        self.stored = study._storage.get_study_system_attrs(study._study_id)
         self.trials = study.get_trials(deepcopy=False)
         self.selected: Mapping[str, Selected] = {}
         if not is_ablation(study):
-            from nasattn.report.charts.search_record import read_record
-
-            record = read_record(study)
-            self.selected = read_selection(study, record.objectives).judge()
+            self.selected = read_selection(study, read_record(study).objectives).judge()
         settings = study.user_attrs.get("settings", {})
         self.resolution = settings.get("resolution") or 224
         self.n_classes = study.user_attrs.get("n_classes")
-        self.n_val = int(study.user_attrs.get("n_val", 0))
+        self.n_val = int(study.user_attrs.get("n_val") or 0)
+        self._stored: dict[str, Any] = {}
+        self._read = -FRESH
+
+    def stored(self) -> dict[str, Any]:
+        """The study's attributes, as they are, or were a moment ago."""
+        if time.monotonic() - self._read > FRESH:
+            self._stored = self.study._storage.get_study_system_attrs(self.study._study_id)
+            self._read = time.monotonic()
+        return self._stored
+
+    @property
+    def n_noted(self) -> int:
+        """How many trials have a note of ours."""
+        return sum(key.startswith(f"{WRITTEN}dashboard:") for key in self.stored())
 
     def wanted(self) -> list[int]:
         """Trials in their order; of a long study the baselines, the best, and the latest."""
@@ -171,16 +206,14 @@ class _Notes:
         first = [t.number for t in done if "baseline" in t.user_attrs]
         first += [t.number for t in done if t.user_attrs.get("arch_id") in self.selected]
         first += [row.trial for row in read_front(self.study).rows if row.on_front]
-        kept = dict.fromkeys([*first, *(t.number for t in reversed(done))])
+        noted = [t.number for t in done if WRITTEN + _prefix(t) in self.stored()]
+        kept = dict.fromkeys([*first, *noted, *(t.number for t in reversed(done))])
         return sorted([*kept][:MOST_NOTES])
 
-    def write(self, number: int) -> bool:
-        """Write one trial's note and pictures; False where nothing is new."""
+    def note(self, number: int) -> dict[str, Any]:
+        """The attributes of one trial's note and pictures; the pictures' files are written."""
         trial = self.trials[number]
-        prefix = TRIAL_NOTE.format(trial=trial._trial_id)
-        if self.stored.get(f"{prefix}ver", OWN) != OWN:
-            return False  # somebody has edited it
-        arch = network_of(trial) if "architecture" in trial.user_attrs else None
+        arch = _network(trial)
         links = {name: self.link(trial, i) for name, i in self.artifacts(trial).items()}
         new: dict[str, Any] = {}
         for name, data in self.pictures(trial, arch, links).items():
@@ -202,8 +235,26 @@ class _Notes:
             selected=self.selected.get(trial.user_attrs.get("arch_id", "")),
             links=links,
         )
-        new |= _note(prefix, body, self.stored)
-        return _set(self.study, self.stored, new)
+        return new | _note(_prefix(trial), body, self.stored())
+
+    def write(self, new: Mapping[str, Any], writing: Writing) -> bool:
+        """Write what has changed, with the right to do so for as long as that takes."""
+        changed = {k: v for k, v in new.items() if self.stored().get(k) != v}
+        if changed:
+            with writing() as study:
+                self.set(study, changed)
+        return bool(changed)
+
+    def set(self, study: optuna.Study, new: Mapping[str, Any]) -> None:
+        """Write attributes, in one transaction where that can be."""
+        changed = {k: v for k, v in new.items() if self.stored().get(k) != v}
+        storage = getattr(study._storage, "_backend", study._storage)
+        if isinstance(storage, QuickStorage):
+            storage.set_study_system_attrs(study._study_id, changed)
+        else:
+            for key, value in changed.items():
+                storage.set_study_system_attr(study._study_id, key, value)
+        self._stored.update(changed)
 
     def link(self, trial: FrozenTrial, artifact: str) -> str:
         return f"/artifacts/{self.study._study_id}/{trial._trial_id}/{artifact}"
@@ -212,7 +263,7 @@ class _Notes:
         """Ids of a trial's files, by name."""
         own = ARTIFACT.format(trial=trial._trial_id, artifact="")
         entries = [v for k, v in trial.system_attrs.items() if k.startswith("artifacts:")]
-        entries += [v for k, v in self.stored.items() if k.startswith(own)]
+        entries += [v for k, v in self.stored().items() if k.startswith(own)]
         found = [json.loads(entry) for entry in entries]
         return {one["filename"]: one["artifact_id"] for one in found if one}
 
@@ -235,23 +286,13 @@ class _Notes:
         return found
 
 
-def write_charts(study: optuna.Study) -> bool:
-    """Write the charts of a search, as far as they have changed."""
-    stored = study._storage.get_study_system_attrs(study._study_id)
+def chart_attributes(study: optuna.Study, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a search's charts."""
     new: dict[str, Any] = {}
     for name, chart in search_charts(study).items():
         text = plotly_figure(chart, wrap=LETTERS, height=HEIGHT).to_json() or ""
         new |= _chunks(PLOT.format(name=name), text, stored)
-    return _set(study, stored, new)
-
-
-def write_study_note(study: optuna.Study) -> bool:
-    """Write the study's own note: its front, and how far that can be trusted."""
-    stored = study._storage.get_study_system_attrs(study._study_id)
-    new: dict[str, Any] = {STATE: _state(study)}
-    if stored.get(f"{STUDY_NOTE}ver", OWN) == OWN:
-        new |= _note(STUDY_NOTE, _study_words(study), stored)
-    return _set(study, stored, new)
+    return new
 
 
 def _study_words(study: optuna.Study) -> str:
@@ -265,26 +306,36 @@ def _study_words(study: optuna.Study) -> str:
     return f"{markdown_table(front_table(front, MOST_ROWS), level=3)}\n\n{words}\n"
 
 
+def _prefix(trial: FrozenTrial) -> str:
+    return TRIAL_NOTE.format(trial=trial._trial_id)
+
+
+def _network(trial: FrozenTrial) -> Architecture | None:
+    """A trial's network; None where it has none, or one of a plug-in that is not here."""
+    try:
+        return network_of(trial)
+    except (KeyError, ValueError, NasattnError):
+        return None
+
+
 def _note(prefix: str, body: str, stored: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{prefix}ver": OWN} | _chunks(f"{prefix}str:", body, stored)
+    """A note's attributes; none where the one that is there was written by somebody else."""
+    pieces = (stored.get(f"{prefix}str:{i}", "") for i in range(len(stored)))
+    present = "".join(takewhile(bool, pieces))
+    if present and stored.get(WRITTEN + prefix) != _digest(present):
+        return {}
+    version = stored.get(f"{prefix}ver", 1)
+    own = {f"{prefix}ver": version, WRITTEN + prefix: _digest(body)}
+    return own | _chunks(f"{prefix}str:", body, stored)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _chunks(prefix: str, text: str, stored: Mapping[str, Any]) -> dict[str, Any]:
     """A text in pieces, and nothing in those that an earlier one had more."""
     n = -(-len(text) // CHUNK)
     new: dict[str, Any] = {f"{prefix}{i}": text[i * CHUNK : (i + 1) * CHUNK] for i in range(n)}
-    old = sum(key.startswith(prefix) for key in stored)
-    return new | {f"{prefix}{i}": "" for i in range(n, old)}
-
-
-def _set(study: optuna.Study, stored: dict[str, Any], new: Mapping[str, Any]) -> bool:
-    """Write what is not stored like that already, in one transaction where that can be."""
-    changed = {key: value for key, value in new.items() if stored.get(key) != value}
-    storage = getattr(study._storage, "_backend", study._storage)
-    if isinstance(storage, QuickStorage):
-        storage.set_study_system_attrs(study._study_id, changed)
-    else:
-        for key, value in changed.items():
-            storage.set_study_system_attr(study._study_id, key, value)
-    stored.update(changed)
-    return bool(changed)
+    old = takewhile(lambda i: f"{prefix}{i}" in stored, count(n))
+    return new | {f"{prefix}{i}": "" for i in old}

@@ -17,9 +17,12 @@ LAST = ("space", "recipe", "arms", "networks")  # too long for a row: see `long_
 
 
 def ground_sections(
-    study: optuna.Study, openings: Sequence[Opening] = (), commands: Sequence[str] = ()
+    study: optuna.Study, openings: Sequence[Opening] | None = (), commands: Sequence[str] = ()
 ) -> tuple[Section, ...]:
-    """How a study came about, what it cost, and how to make it again."""
+    """How a study came about, what it cost, and how to make it again.
+
+    `openings` of the test split of its pictures that are noted on this machine; None: not known.
+    """
     attributes = study.user_attrs
     settings, machine = attributes.get("settings", {}), attributes.get("environment", {})
     return (
@@ -74,7 +77,7 @@ def _say(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def cost_parts(study: optuna.Study, openings: Sequence[Opening]) -> list[Part]:
+def cost_parts(study: optuna.Study, openings: Sequence[Opening] | None) -> list[Part]:
     """Hours of trials and of the selection; how often the test split was looked at."""
     trials = study.get_trials(deepcopy=False)
     own = [t.user_attrs for t in trials if "seconds" in t.user_attrs and not _is_copy(t.user_attrs)]
@@ -82,23 +85,32 @@ def cost_parts(study: optuna.Study, openings: Sequence[Opening]) -> list[Part]:
     runs = [run for by in study.user_attrs.get(RUNS, {}).values() for run in by.values()]
     threads = _cores(own[0]) if own else 1
     again = sum(float(run.get("seconds", 0)) * threads for run in runs)
-    lost = [a for t in trials for a in t.user_attrs.get("attempts", ())]
+    lost = [(one, _cores(t.user_attrs)) for t in trials for one in t.user_attrs.get("attempts", ())]
     rows = [("trials", f"{core_hours(searched)}, {plural(len(own), 'network')}")]
     if runs:
         rows.append(("the best again", f"{core_hours(again)}, {plural(len(runs), 'training')}"))
+    redone = sum(float(one.get("seconds", 0) or 0) * cores for one, cores in lost)
     if lost:
-        seconds = sum(float(one.get("seconds", 0) or 0) for one in lost)
-        rows.append(("lost attempts", f"{core_hours(seconds)}, {plural(len(lost), 'attempt')}"))
-    rows.append(("together", core_hours(searched + again)))
-    seen = f"opened {plural(len(openings), 'time')}" if openings else "never opened"
-    said = Words(f"The sealed test split of these pictures was {seen} on this machine.")
-    each = tuple(f"{one.when}: {one.command}" for one in openings)
+        rows.append(("lost attempts", f"{core_hours(redone)}, {plural(len(lost), 'attempt')}"))
+    rows.append(("together", core_hours(searched + again + redone)))
     return [
         Facts(tuple(rows)),
         Words("Hours of processor time: the seconds of each trial times its threads."),
-        said,
-        *([Bullets(each)] if each else []),
+        *_opened(study, openings),
     ]
+
+
+def _opened(study: optuna.Study, openings: Sequence[Opening] | None) -> list[Part]:
+    """How often the test split was looked at, as far as this machine knows."""
+    if "data_hash" not in study.user_attrs.get("settings", {}):
+        return []  # a table has none
+    if openings is None:
+        return [Words("How often the sealed test split was opened cannot be read.")]
+    n = plural(len(openings), "opening") if openings else "No opening"
+    verb = "is" if len(openings) < 2 else "are"
+    said = Words(f"{n} of the sealed test split of these pictures {verb} noted on this machine.")
+    lines = tuple(f"{one.when}: {one.command}" for one in openings)
+    return [said, *([Bullets(lines)] if lines else [])]
 
 
 def _is_copy(attributes: Mapping[str, Any]) -> bool:

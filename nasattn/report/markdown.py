@@ -64,7 +64,7 @@ def _facts(part: Facts, folder: str) -> list[str]:
 
 
 def _commands(part: Commands, folder: str) -> list[str]:
-    return [*(f"    {line}" for line in part.lines), ""]
+    return [*(f"    {' '.join(line.split())}" for line in part.lines), ""]
 
 
 def _table(part: Table, folder: str) -> list[str]:

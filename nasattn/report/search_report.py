@@ -26,6 +26,7 @@ from nasattn.report.front import Front, FrontRow, describe, read_front
 from nasattn.report.front_table import front_table, front_words, starred
 from nasattn.report.ground import ground_sections
 from nasattn.report.published import published_rows
+from nasattn.search.outcomes import BUDGET
 from nasattn.words import plural
 
 MOST_ROWS = 30  # networks of a front that are not folded away
@@ -36,7 +37,7 @@ MOST_WORDS = 200  # characters of a reason
 
 
 def search_report(
-    study: optuna.Study, *, openings: Sequence[Opening] = (), commands: Sequence[str] = ()
+    study: optuna.Study, *, openings: Sequence[Opening] | None = (), commands: Sequence[str] = ()
 ) -> Document:
     """What `nasattn search` found in a study, also while it still runs.
 
@@ -65,24 +66,26 @@ def _plots(record: SearchRecord, row: str) -> list[Part]:
 
 def summary(record: SearchRecord, front: Front) -> tuple[str, ...]:
     """The few sentences to read first."""
-    n_done = len(record.networks)
+    n_tried = sum(one.outcome in BUDGET for one in record.networks)
+    n_free = len(record.networks) - n_tried
+    free = f", {n_free:,} more beyond a limit were not trained" if n_free else ""
     own = [row for row in front.rows if row.on_front]
     found = sum(not row.is_baseline for row in own)
     names = ", ".join(row.name for row in record.objectives)
     running = f"; {plural(record.n_open, 'trial')} not finished" if record.n_open else ""
-    lines = [f"{plural(n_done, 'network')} tried for {names}{running}."]
+    lines = [f"{plural(n_tried, 'network')} tried for {names}{free}{running}."]
     if own:
         papers = len(own) - found
         beside = f", {papers} of them from the papers" if papers else ""
         lines.append(f"{plural(len(own), 'network')} on the front{beside}.")
     best = [row for row in own if row.top1 is not None]
     if best:
-        lines.append(" ".join(_best(best[0])))
+        lines.append(" ".join(_best(max(best, key=lambda row: row.top1 or 0.0))))
     return tuple(lines)
 
 
 def _best(row: FrontRow) -> list[str]:
-    """The network that leads the front, with its figures."""
+    """The most accurate network of the front, with its figures."""
     top1 = get_objective("top1")
     half = row.selected.half if row.selected else None
     spread = "" if half is None else f" ±{top1.show(half)}"
@@ -90,7 +93,7 @@ def _best(row: FrontRow) -> list[str]:
     others = [get_objective(name).say(v) for name, v in row.values.items() if name != "top1"]
     n = len(row.selected.runs) if row.selected else 1
     return [
-        f"{row.network} leads with {top1.show(row.top1)}{spread} % top-1",
+        f"{row.network} is the most accurate: {top1.show(row.top1)}{spread} % top-1",
         f"({plural(n, 'seed')}), {', '.join(others)}.",
     ]
 
@@ -108,7 +111,7 @@ def front_parts(front: Front) -> list[Part]:
 def network_parts(study: optuna.Study, front: Front) -> list[Part]:
     """A drawing of each network in the table, the best first; unfolded those that lead."""
     rows = [row for row in front.rows if row.on_front or row.is_baseline or row.selected]
-    rows.sort(key=lambda row: (not row.on_front, not row.is_baseline))
+    rows.sort(key=lambda row: not row.on_front)
     resolution = study.user_attrs.get("settings", {}).get("resolution") or 224
     n_classes = study.user_attrs.get("n_classes")
     parts: list[Part] = [

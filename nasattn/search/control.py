@@ -81,7 +81,7 @@ def rank_by_size(study: optuna.Study) -> dict[str, float]:
     Of the networks that were trained to the end; those that are not found for all, or are equal
     for all, are left out.
     """
-    trials = [t for t in finished_networks(study) if "top1" in t.user_attrs["values"]]
+    trials = [t for t in finished_networks(study) if "top1" in t.user_attrs.get("values", {})]
     if len(trials) < MIN_RANKED:
         return {}
     top1 = [trial.user_attrs["values"]["top1"] for trial in trials]

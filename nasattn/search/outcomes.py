@@ -48,6 +48,21 @@ def finished(storage: BaseStorage, study_id: int) -> Iterator[Finished]:
             yield Finished(outcome, why, began, ended, lost_reasons(attempts))
 
 
+def count_finished(storage: BaseStorage, study_id: int) -> int:
+    """How many trials of a study are finished; of a database nothing else is read."""
+    from optuna.storages._rdb import models
+    from sqlalchemy import func, select
+
+    storage = backend_of(storage)
+    if not isinstance(storage, RDBStorage):
+        trials = storage.get_all_trials(study_id, deepcopy=False)
+        return sum(trial.state.is_finished() for trial in trials)
+    own = models.TrialModel.__table__
+    query = select(func.count()).where(own.c.study_id == study_id, own.c.state.in_(FINISHED))
+    with storage.engine.connect() as connection:
+        return int(connection.execute(query).scalar_one())
+
+
 def backend_of(storage: BaseStorage) -> BaseStorage:
     """The storage itself, where a study holds it behind Optuna's cache of all trials."""
     backend: BaseStorage = getattr(storage, "_backend", storage)

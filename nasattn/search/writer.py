@@ -21,6 +21,7 @@ from nasattn.search.urls import StorageUrl
 # a dead session (its keepalives), for the lock may be that of our own lost one.
 PATIENCE = 90.0
 PAUSE = 1.0
+SHORTLY = 1.5  # seconds that a file may be locked: a dashboard that writes a note is soon done
 TOKEN = "nasattn:writer"  # system attribute of a study: which process opened it last
 IS_LAST_WRITER = """
     select 1 from study_system_attributes join studies
@@ -72,7 +73,7 @@ def _file_writer(place: StorageUrl, storage: BaseStorage) -> Iterator[_FileWrite
     # Not Optuna's FILE.lock of a journal: other programs remove that.
     ending = {"sqlite": "lock", "journal": "writer"}[place.kind]
     path = place.file.with_name(f"{place.file.name}.{ending}")
-    lock = FileLock(path, timeout=0)
+    lock = FileLock(path, timeout=SHORTLY)
     try:
         lock.acquire()
     except Timeout:

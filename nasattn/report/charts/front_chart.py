@@ -240,7 +240,9 @@ class _Drawn:
         if hidden:
             parts.append(f"{hidden:,} over a limit were never trained and are not drawn")
         if self.first.name == "top1" and record.n_val:
-            parts.append(f"top-1 on {record.n_val:,} validation pictures")
+            parts.append(f"top-1 on {record.n_val:,} val-search pictures")
+            if record.selected and record.n_select:
+                parts.append(f"where trained again, on {record.n_select:,} val-select pictures")
         parts += [words for key, words in BAR_WORDS.items() if key in self.bars]
         if not self.bars:
             parts.append("no bars: the spread is not known")

@@ -65,6 +65,8 @@ def measure_importance(
         if replicate is not None:
             r2.append(replicate[0])
             found.append(replicate[1])
+    if not found:  # no replicate had different values on both sides
+        return None
     losses = np.array(found)  # (replicates, groups)
     ends = np.percentile(losses, [2.5, 97.5], axis=0)
     rows = {

@@ -73,6 +73,7 @@ class SearchRecord:
     endings: Mapping[tuple[Outcome, str], int]  # of all finished trials, by outcome and reason
     n_open: int  # trials that run, or wait
     n_val: int  # pictures behind each top1; 0: not known
+    n_select: int = 0  # those behind top1 over fresh seeds
 
     @cached_property
     def feasible(self) -> tuple[Network, ...]:
@@ -124,7 +125,8 @@ def read_record(study: optuna.Study) -> SearchRecord:
         selected=read_selection(study, objectives).judge(),
         endings=_endings(trials),
         n_open=sum(not t.state.is_finished() for t in trials),
-        n_val=int(study.user_attrs.get("n_val", 0)),
+        n_val=int(study.user_attrs.get("n_val") or 0),
+        n_select=int(study.user_attrs.get("n_select") or 0),
     )
 
 
