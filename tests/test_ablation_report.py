@@ -51,7 +51,7 @@ from nasattn.report.forest import CUT, forest_plot
 from nasattn.report.formats import KEYS, runs_csv, to_csv, to_json, to_rows, write_ablation
 from nasattn.report.html import to_html
 from nasattn.report.markup import latex, to_latex, to_markdown, wrapped
-from nasattn.report.plots import curves_plot, figures, interactions_plot, response_plot
+from nasattn.report.plots import curves_plot, figures, interactions_plot, response_plot, seed_words
 from nasattn.train.loop import Epoch
 
 LAM = BASELINES["lam"].architecture
@@ -747,3 +747,11 @@ def test_an_ablation_report_has_tables_plots_and_what_each_arm_changes() -> None
     text = to_html(found)
     assert "<script" not in text  # its plots are pictures
     assert len(text) < 1e6
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [([6, 6], "n = 6 seeds"), ([6, 3, 4], "n = 3 to 6 seeds"), ([1], "n = 1 seed")],
+)
+def test_seed_words_say_n(numbers: list[int], words: str) -> None:
+    assert seed_words(numbers) == words

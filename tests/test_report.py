@@ -306,6 +306,7 @@ def test_what_has_nothing_in_common_is_not_compared() -> None:
     ("arguments", "message"),
     [
         (["report", "--storage", "sqlite:///none.db"], "there is no file none.db"),
+        (["dashboard", "sqlite:///none.db"], "there is no file none.db"),
         (["report", "nobody"], "unknown study 'nobody'"),
         (["report"], "name one of "),
         (["report", "other", "-o", "r.pdf"], "unknown form of a report '.pdf'"),

@@ -797,6 +797,9 @@ def compare(
 
 @app.command()
 def dashboard(
+    place: Annotated[
+        str | None, typer.Argument(metavar="STORAGE", help="The same as --storage.")
+    ] = None,
     storage: Storage = DEFAULT_STORAGE,
     host: Annotated[str, name_of("Address to listen on.", "ADDRESS")] = "127.0.0.1",
     port: Annotated[int, number("Port to listen on.")] = 8080,
@@ -804,7 +807,7 @@ def dashboard(
     """Open a storage in Optuna Dashboard."""
     from nasattn.cli.dashboard import dashboard_command
 
-    dashboard_command(storage, host, port)
+    dashboard_command(place or storage, host, port)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nasattn.ablation.factorial import Effect
 from nasattn.report.ablation import AblationResult, ArmResult, response_curves
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 AXIS = "top-1 (%)"
+STYLES = ("-", "--", ":", "-.")
 
 Band = tuple[list[float], list[float], list[float]]  # mean, lowest, highest
 
@@ -44,17 +45,26 @@ def curves_plot(result: AblationResult) -> "Figure":
     arms = [arm for arm in result.arms.values() if any(arm.curves.values())]
     bands = {arm.name: _curve_band(arm) for arm in arms}
     draw = _curves_together if len(bands) <= len(COLOURS) else _curves_apart
-    return draw(bands, result.base)
+    seeds = seed_words(sum(map(bool, arm.curves.values())) for arm in arms)
+    return draw(bands, result.base, seeds)
 
 
-def _curves_together(bands: Mapping[str, Band], base: str) -> "Figure":
-    bottom, caption = _late(bands.values())
+def seed_words(numbers: Iterable[int]) -> str:
+    """`n = 6 seeds`, or `n = 3 to 6 seeds` where not all have as many."""
+    found = sorted(set(numbers))
+    ends = [str(found[0]), str(found[-1])] if len(found) > 1 else [str(n) for n in found]
+    return f"n = {' to '.join(ends)} seed{'s' * (found[-1:] != [1])}"
+
+
+def _curves_together(bands: Mapping[str, Band], base: str, seeds: str) -> "Figure":
+    bottom, caption = _late(bands.values(), seeds)
     figure = new_figure(WIDTH, 4)
     axes = figure.subplots()
     colours = dict(zip([base, *(name for name in bands if name != base)], COLOURS, strict=False))
     names = sorted(bands, key=lambda name: -bands[name][0][-1])  # as the lines end
-    for name in names:
-        _draw_band(axes, _epochs(bands[name]), bands[name], colours[name])
+    for i, name in enumerate(names):
+        style = STYLES[i % len(STYLES)]  # for those who cannot tell the colours apart
+        _draw_band(axes, _epochs(bands[name]), bands[name], colours[name], style=style)
     keys = [str(i) for i in range(len(names))]  # given as a key, a name's leading '_' would hide it
     legend = figure.legend(
         axes.lines, keys, loc="outside right upper", frameon=False, fontsize=SMALL
@@ -69,8 +79,8 @@ def _curves_together(bands: Mapping[str, Band], base: str) -> "Figure":
     return figure
 
 
-def _curves_apart(bands: Mapping[str, Band], base: str) -> "Figure":
-    bottom, caption = _late(bands.values())
+def _curves_apart(bands: Mapping[str, Band], base: str, seeds: str) -> "Figure":
+    bottom, caption = _late(bands.values(), seeds)
 
     def draw(axes: "Axes", name: str) -> None:
         if base in bands:
@@ -127,7 +137,8 @@ def interactions_plot(result: AblationResult) -> "Figure":
 
     figure = panels(pairs, draw, columns=3, share_x=False)
     figure.suptitle(
-        "mean over seeds and the other parts; above each: the interaction with its interval",
+        f"mean over seeds (n = {len(factorial.seeds)}) and the other parts; above each: the "
+        "interaction with its interval",
         fontsize=SMALL,
     )
     figure.supylabel(AXIS, fontsize=SMALL + 1)
@@ -157,7 +168,8 @@ def response_plot(result: AblationResult) -> "Figure":
 
     names = [name for name, by_value in curves.items() if any(a.values for a in by_value.values())]
     figure = panels(names, draw, columns=2, share_x=False, height=2.8)
-    caption = "mean over seeds; dots: seeds; band: lowest to highest seed"
+    seeds = seed_words(len(a.values) for by in curves.values() for a in by.values() if a.values)
+    caption = f"mean over seeds ({seeds}); dots: seeds; band: lowest to highest seed"
     on_curve = any(result.arms[result.base] in by_value.values() for by_value in curves.values())
     caption += "; diamond: the base" if on_curve else ""
     figure.suptitle(caption, fontsize=SMALL)
@@ -186,9 +198,9 @@ def _curve_band(arm: ArmResult) -> Band:
     return [fmean(x) for x in top1], [min(x) for x in top1], [max(x) for x in top1]
 
 
-def _late(bands: Collection[Band]) -> tuple[float | None, str]:
+def _late(bands: Collection[Band], seeds: str) -> tuple[float | None, str]:
     """Where top-1 begins on the axis, so that the last two thirds fill it; and the caption."""
-    caption = "mean over seeds; band: lowest to highest seed"
+    caption = f"mean over seeds ({seeds}); band: lowest to highest seed"
     lows = [min(low[len(low) // 3 :]) for _, low, _ in bands]
     cut = min(lows) > min(low[0] for _, low, _ in bands)
     return (min(lows) - 0.5, f"{caption}; the first epochs lie below") if cut else (None, caption)
@@ -199,11 +211,17 @@ def _epochs(band: Band) -> list[int]:
 
 
 def _draw_band(
-    axes: "Axes", xs: Sequence[float], band: Band, colour: str, marker: str | None = None
+    axes: "Axes",
+    xs: Sequence[float],
+    band: Band,
+    colour: str,
+    marker: str | None = None,
+    style: str = "-",
 ) -> None:
     mean, low, high = band
     only = "o" if len(xs) == 1 else marker
-    axes.plot(xs, mean, color=colour, linewidth=1.5, marker=only, markersize=4, zorder=3)
+    look: dict[str, Any] = {"color": colour, "linestyle": style, "linewidth": 1.5}
+    axes.plot(xs, mean, marker=only, markersize=4, zorder=3, **look)
     axes.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
