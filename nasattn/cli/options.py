@@ -1,6 +1,8 @@
 """What the options of several commands have in common."""
 
 import math
+import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -90,3 +92,16 @@ TeacherMean = Annotated[
     str | None, name_of("Its normalisation, where its file does not say it.", "R,G,B")
 ]
 TeacherStd = Annotated[str | None, name_of("As 0.229,0.224,0.225.", "R,G,B")]
+
+
+def cache_dir() -> Path:
+    """Where decoded pictures are kept: $NASATTN_CACHE, else the user's cache folder."""
+    if own := os.environ.get("NASATTN_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nasattn"
+
+
+def help_where_bare(context: typer.Context) -> None:
+    """The callback of a command that is nothing without one of its own: show what there is."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
