@@ -15,7 +15,6 @@ from torch import nn
 
 from nasattn.arch import Architecture
 from nasattn.cli.data import load_with_progress
-from nasattn.cli.epochs import EpochLines
 from nasattn.cli.evaluate import (
     Choice,
     check,
@@ -29,7 +28,16 @@ from nasattn.cli.evaluate import (
 from nasattn.cli.folders import RunFolder, check_folder, check_target, one_writer, write_result
 from nasattn.cli.machine import machine_turns, plain_memory_errors
 from nasattn.cli.tables import add_row, number_column, table
-from nasattn.cli.train import LESS, WEIGHTS, Job, TrainOptions, known_facts, plan, share_words
+from nasattn.cli.train import (
+    LESS,
+    WEIGHTS,
+    Job,
+    TrainOptions,
+    known_facts,
+    plan,
+    share_words,
+    train_shown,
+)
 from nasattn.compress.graph import IMPORTANCES, channel_groups, library
 from nasattn.compress.narrow import Cuts
 from nasattn.compress.prune import Pruned, add_gradients, cost_of, prune
@@ -42,7 +50,7 @@ from nasattn.files import slug
 from nasattn.pretrained import read_pretrained
 from nasattn.spec import Name, parse
 from nasattn.tensor_file import write_tensors
-from nasattn.train.loop import Epoch, subset, train_model
+from nasattn.train.loop import Epoch, subset
 from nasattn.train.metrics import Share, measure_answers
 from nasattn.train.recipe import Recipe, from_named
 from nasattn.weights import Facts
@@ -224,27 +232,8 @@ def run(console: Console, job: PruneJob, original: Original, pruned: Pruned, don
         f"top1 {share_words(states['whole'].top1)} val-select pictures, whole\n"
         f"top1 {share_words(states['pruned'].top1)}, pruned"
     )
-    lines = EpochLines(console, options.recipe.epochs, ("loss", "top1 %"), done)
-
-    def show(epoch: Epoch) -> None:
-        lines.show(epoch.number, epoch.seconds, (f"{epoch.loss:.4f}", f"{100 * epoch.top1:.2f}"))
-
-    try:
-        with lines, torch.random.fork_rng():
-            torch.manual_seed(options.seed)  # dropout
-            curve = train_model(
-                job.model,
-                data,
-                options.recipe,
-                seed=options.seed,
-                device=options.device,
-                on_epoch=show,
-                checkpoint=job.folder.checkpoint,
-                turns=job.turns,
-                normalise=original.normalise,
-            )
-    except KeyboardInterrupt:
-        lines.stopped()
+    curve = train_shown(console, job, done, original.normalise)
+    if curve is None:
         return 130
     states["fine-tuned"] = state(job.model, job)
     meter = LatencyMeter(

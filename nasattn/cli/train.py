@@ -182,6 +182,25 @@ def run(console: Console, job: Job, done: int) -> bool:
     """Train with a line an epoch, then measure and write; False where the user stopped it."""
     console.print(plan(job), style="dim")
     say_lesson(console, job.distil)
+    curve = train_shown(console, job, done)
+    if curve is None:
+        return False
+    splits = {"val_search": job.data.val_search, "val_select": job.data.val_select}
+    shares = {name: top1(job, split) for name, split in splits.items()}
+    for name, share in shares.items():
+        console.print(f"top1 {share_words(share)} {name.replace('_', '-')} pictures")
+    metrics = {f"top1_{name}": share.value for name, share in shares.items()}
+    write(job, curve, metrics)
+    return True
+
+
+def train_shown(
+    console: Console, job: Job, done: int, normalise: Normalise | None = None
+) -> list[Epoch] | None:
+    """Train with a line an epoch after those that are done; None where the user stopped it.
+
+    `normalise` as for `train_model`.
+    """
     options = job.options
     lines = EpochLines(console, options.recipe.epochs, ("loss", "top1 %"), done)
 
@@ -191,7 +210,7 @@ def run(console: Console, job: Job, done: int) -> bool:
     try:
         with lines, torch.random.fork_rng():
             torch.manual_seed(options.seed)  # dropout, as in a search
-            curve = train_model(
+            return train_model(
                 job.model,
                 job.data,
                 options.recipe,
@@ -201,17 +220,11 @@ def run(console: Console, job: Job, done: int) -> bool:
                 checkpoint=job.folder.checkpoint,
                 turns=job.turns,
                 distil=job.distil,
+                normalise=normalise,
             )
     except KeyboardInterrupt:
         lines.stopped()
-        return False
-    splits = {"val_search": job.data.val_search, "val_select": job.data.val_select}
-    shares = {name: top1(job, split) for name, split in splits.items()}
-    for name, share in shares.items():
-        console.print(f"top1 {share_words(share)} {name.replace('_', '-')} pictures")
-    metrics = {f"top1_{name}": share.value for name, share in shares.items()}
-    write(job, curve, metrics)
-    return True
+        return None
 
 
 def write(job: Job, curve: list[Epoch], metrics: dict[str, float]) -> None:
