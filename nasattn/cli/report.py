@@ -48,7 +48,7 @@ def report_command(
         make_folder(plots)
     if "settings" not in study.user_attrs:
         raise StudyError(f"study {study.study_name!r}: was not made by nasattn")
-    data_hash = study.user_attrs.get("settings", {}).get("data_hash", "")
+    data_hash = study.user_attrs["settings"].get("data_hash", "")
     options = f"{shlex.quote(study.study_name)}{storage_option(storage)}"
     commands = [f"nasattn report {options}"]
     if is_ablation(study):

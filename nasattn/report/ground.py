@@ -11,9 +11,7 @@ from nasattn.report.document import Bullets, Commands, Facts, Part, Section, Wor
 from nasattn.search.selection import RUNS
 from nasattn.words import duration, plural
 
-# Of the settings, those in words of their own; the others follow as they are.
-SPACE = "space"
-LAST = ("space", "recipe", "arms", "networks")  # too long for a row: see `long_words`
+SPACE = "space"  # of the settings, the one that is too long to be shown as it is
 
 
 def ground_sections(

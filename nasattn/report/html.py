@@ -62,15 +62,10 @@ def _head(title: str) -> Iterator[str]:
 
 
 def _scripts(plots: Iterable[Plot]) -> Iterator[str]:
-    """Charts as data, the packed library, and the code that brings them together."""
-    figures = {plot.name: plotly_figure(plot.chart) for plot in plots}
-    if not figures:
-        return
-    for name, figure in figures.items():
-        text = _as_script(figure.to_json())
-        yield f'<script type="application/json" id="chart-{escape(name)}">{text}</script>'
-    yield f'<script type="text/plain" id="plotly">{_plotly()}</script>'
-    yield f"<script>\n{_asset('report.js')}</script>"
+    """The packed library, and the code that draws the charts' data with it."""
+    if any(plots):
+        yield f'<script type="text/plain" id="plotly">{_plotly()}</script>'
+        yield f"<script>\n{_asset('report.js')}</script>"
 
 
 def _as_script(text: str | None) -> str:
@@ -122,9 +117,12 @@ def _commands(part: Commands) -> Iterator[str]:
 
 
 def _plot(part: Plot) -> Iterator[str]:
-    name, height = escape(part.name), plotly_figure(part.chart).layout.height
+    name, figure = escape(part.name), plotly_figure(part.chart)
+    height = figure.layout.height
     yield f'<figure><div class="plot" data-chart="chart-{name}" style="height:{height}px"></div>'
     yield "<noscript>The charts need JavaScript.</noscript></figure>"
+    text = _as_script(figure.to_json())
+    yield f'<script type="application/json" id="chart-{name}">{text}</script>'
 
 
 def _picture(part: Picture) -> Iterator[str]:
