@@ -38,6 +38,7 @@ class Session:
         for target in json.loads((folder / "plugins.json").read_text(encoding="utf-8")):
             load_plugin(target)
         self.shape, self.device = shape, torch.device(device)
+        # A whole module, just written by the process that started this one; no file of others.
         model = torch.load(folder / "model.pt", weights_only=False, map_location=self.device)
         self.model = self.ready(model.eval().to(memory_format=torch.channels_last))
         if self.device.type == "cuda":
