@@ -19,7 +19,7 @@ from nasattn.errors import StudyError
 from nasattn.report.cells import Group, Line, Table
 from nasattn.report.charts.chart import Axis, Chart, Points
 from nasattn.report.comparison import compare, comparison_report
-from nasattn.report.dashboard import MOST_NOTES, Review, catch_up, is_up_to_date
+from nasattn.report.dashboard import MOST_NOTES, catch_up, is_up_to_date
 from nasattn.report.document import (
     Bullets,
     Commands,
@@ -37,6 +37,7 @@ from nasattn.report.front_table import front_table, thinned
 from nasattn.report.html import WRITERS, to_html
 from nasattn.report.markdown import WRITERS as MARKDOWN_WRITERS
 from nasattn.report.markdown import images, to_markdown
+from nasattn.report.review import Review
 from nasattn.report.search_report import search_report
 from nasattn.search.storage import artifact_dir, open_storage, read_study, write_study
 from nasattn.search.trials import counts
@@ -407,7 +408,7 @@ def test_catch_up_leaves_a_note_that_somebody_has_edited() -> None:
 @pytest.mark.usefixtures("here")
 def test_a_review_takes_a_share_of_the_time_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("nasattn.report.dashboard.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("nasattn.report.review.time.monotonic", lambda: now[0])
     written: list[int] = []
 
     def note(self: object, number: int) -> dict[str, str]:
@@ -415,7 +416,7 @@ def test_a_review_takes_a_share_of_the_time_at_most(monkeypatch: pytest.MonkeyPa
         now[0] += 1.0
         return {}
 
-    monkeypatch.setattr("nasattn.report.dashboard._Notes.note", note)
+    monkeypatch.setattr("nasattn.report.dashboard.Notes.note", note)
     found = optuna.load_study(study_name="other", storage="sqlite:///nasattn.db")
     review = Review(found, Path("nowhere"), began=0.0)
     for trial in found.get_trials():
@@ -436,7 +437,7 @@ def test_what_goes_wrong_in_a_review_ends_the_review_alone(monkeypatch: pytest.M
     def broken(*_: object) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr("nasattn.report.dashboard._Notes.note", broken)
+    monkeypatch.setattr("nasattn.report.dashboard.Notes.note", broken)
     found = study("other")
     review = Review(found, Path("nowhere"), began=-1e6)
     review.told(found.get_trials()[0])

@@ -26,9 +26,9 @@ from nasattn.evaluate import Setting, TrainingEvaluator, check_device
 from nasattn.library import shipped
 from nasattn.objectives import Cost, Direction, get_objective
 from nasattn.report import Front, read_front, write_front
-from nasattn.report.dashboard import Review, Reviewed
 from nasattn.report.explanation_sheet import illustrate
 from nasattn.report.front_table import front_words
+from nasattn.report.review import Review, Reviewed
 from nasattn.search.control import control_of, share_start
 from nasattn.search.driver import Ending, Watcher
 from nasattn.search.engines.engine import Engine, Work
