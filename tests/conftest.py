@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,3 +12,18 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where the tests of a file keep decoded pictures."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def here(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder of the test's own, as a user of 80 columns has it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NASATTN_CACHE", str(cache))
+    monkeypatch.setenv("COLUMNS", "80")
+    return tmp_path

@@ -25,17 +25,9 @@ ABLATE += ["--epochs", "1", "--seeds", "2", "--no-control"]
 FILES = {"ablation.csv", "ablation.json", "ablation.md", "ablation.tex", "runs.csv"}
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture(autouse=True)
-def _here(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _here(here: Path) -> None:
     """Every test works in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NASATTN_CACHE", str(cache))
-    monkeypatch.setenv("COLUMNS", "80")
     Path("tiny.json").write_text(json.dumps(TINY), encoding="utf-8")
 
 

@@ -38,17 +38,9 @@ TRAIN = ["train", "tiny.json", "--resolution", "8", "--train-size", "64", "--epo
 WEIGHTS = Path("runs/tiny-digits/weights.safetensors")
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture(autouse=True)
-def _here(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _here(here: Path) -> None:
     """Every test works in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NASATTN_CACHE", str(cache))
-    monkeypatch.setenv("COLUMNS", "80")
     Path("tiny.json").write_text(json.dumps(TINY), encoding="utf-8")
 
 

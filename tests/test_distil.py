@@ -28,16 +28,8 @@ TEACHER = "teacher/weights.safetensors"
 PLAIN = Normalise((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture(autouse=True)
-def _here(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NASATTN_CACHE", str(cache))
-    monkeypatch.setenv("COLUMNS", "80")
+def _here(here: Path) -> None:
     Path("tiny.json").write_text(json.dumps(TINY), encoding="utf-8")
     Path("other.json").write_text(json.dumps(DROPPED), encoding="utf-8")
 
