@@ -6,18 +6,21 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import nn
 
+from nasattn.baselines.baseline import Pictures
+from nasattn.compress.fold import Folds, fold
 from nasattn.compress.narrow import Cuts, narrow
 from nasattn.model import build_model
 from nasattn.spec import Line, Name
 from nasattn.tensor_file import FileFacts
 from nasattn.train.recipe import Recipe
-from nasattn.zoo import get_network
+from nasattn.zoo import NamedNetwork, get_network
 
 
 class Facts(FileFacts):
     """A classifier's: `arch` has its strides for `resolution`; None is the reference `name`.
 
-    A pruned network is `arch` and what was cut from it, in that order.
+    A pruned network is `arch` and what was cut from it, in that order; a folded one has no norms
+    any more where it says so, and is not trained again.
     """
 
     format: ClassVar[str] = "nasattn-1"
@@ -29,6 +32,7 @@ class Facts(FileFacts):
     content_hash: Line  # of the data
     teacher: Line = ""  # whom it learned from beside the labels, and how; none: from labels alone
     pruned: Cuts = ()
+    folded: Folds = ()
 
     @property
     def run(self) -> dict[str, Any]:
@@ -44,19 +48,25 @@ class Facts(FileFacts):
     @property
     def network_id(self) -> str:
         """The arch_id, or a reference's name; of a pruned network with 8 hex digits of the cuts."""
-        if not self.pruned:
-            return super().network_id
-        cuts = "".join(cut.model_dump_json() for cut in self.pruned)
-        return f"{super().network_id}-pruned-{hashlib.sha256(cuts.encode()).hexdigest()[:8]}"
+        found = super().network_id
+        if self.pruned:
+            cuts = "".join(cut.model_dump_json() for cut in self.pruned)
+            found += f"-pruned-{hashlib.sha256(cuts.encode()).hexdigest()[:8]}"
+        return f"{found}-folded" if self.folded else found
+
+    @property
+    def network(self) -> NamedNetwork:
+        """The network without its weights, before it was folded. Raises UnknownNameError."""
+        plan = self.arch or get_network(self.name).plan
+        pictures = Pictures(self.resolution, len(self.classes))
+        return NamedNetwork(self.name, plan, pictures, cuts=self.pruned)
 
     def build(self) -> nn.Module:
         """The network, with new weights. Raises UnknownNameError, WeightsError for cuts."""
-        model = self.build_whole()
-        narrow(model, self.pruned, self.name)
-        return model
-
-    def build_whole(self) -> nn.Module:
-        """The network before it was pruned, with new weights. Raises UnknownNameError."""
         if self.arch is None:
-            return get_network(self.name).build(len(self.classes), self.resolution)
-        return build_model(self.arch, len(self.classes))
+            model = get_network(self.name).build(len(self.classes), self.resolution)
+        else:  # whose strides are what they were trained with
+            model = build_model(self.arch, len(self.classes))
+        narrow(model, self.pruned, self.name)
+        fold(model, self.folded, self.name)
+        return model

@@ -11,6 +11,7 @@ from torch import nn
 from nasattn.arch import Architecture, parse_architecture
 from nasattn.baselines import BASELINES, Baseline
 from nasattn.baselines.baseline import COUNTED, PICTURES, Pictures, Published
+from nasattn.compress.narrow import Cuts, narrow
 from nasattn.cost import StaticCost, count_cost
 from nasattn.errors import ArchitectureError, UnknownNameError
 from nasattn.model import build_model
@@ -29,6 +30,7 @@ class NamedNetwork:
     published: tuple[Published, ...] = ()
     note: str = ""
     in_zoo: bool = False  # else its name is a file's, and says nothing of what it is
+    cuts: Cuts = ()  # of a pruned network: what is gone of the plan, in that order
 
     @property
     def architecture(self) -> Architecture | None:
@@ -39,10 +41,14 @@ class NamedNetwork:
         """The network: (N, in_chs, resolution, resolution) -> (N, num_classes) logits.
 
         Ours adapts its strides to small pictures; a reference stays what its library makes it.
+        Raises WeightsError for cuts that do not fit.
         """
         if isinstance(self.plan, Reference):
-            return self.plan.build(num_classes, in_chs)
-        return build_model(self.plan.at_resolution(resolution), num_classes, in_chs)
+            model = self.plan.build(num_classes, in_chs)
+        else:
+            model = build_model(self.plan.at_resolution(resolution), num_classes, in_chs)
+        narrow(model, self.cuts, self.name)
+        return model
 
     def count(self, pictures: Pictures) -> StaticCost:
         """What the network costs for some pictures; only shapes are computed."""

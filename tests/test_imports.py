@@ -30,7 +30,7 @@ FLOORS = [
     ["layers"],
     ["blocks.*"],
     ["model", "shufflenet_v1", "fit", "compress.hints"],
-    ["compress.narrow"],
+    ["compress.narrow", "compress.fold"],
     ["initial"],
     ["cost", "data"],
     ["zoo"],

@@ -21,8 +21,8 @@ from nasattn.cli.folders import check_target, write_result
 from nasattn.cli.machine import check_params, plain_memory_errors
 from nasattn.cli.options import channels
 from nasattn.cli.tables import add_row, number_column, table
-from nasattn.cli.train import fit_words, share_words
-from nasattn.data import ImageData, Split, is_here, open_test
+from nasattn.cli.train import check_here, fit_words, share_words
+from nasattn.data import ImageData, Split, open_test
 from nasattn.data.augment import Normalise
 from nasattn.errors import EvaluationError, StudyError, UnknownNameError
 from nasattn.evaluate import check_device
@@ -168,15 +168,6 @@ def pictures(
     if source is None:
         raise StudyError(f"--data: names the pictures to measure {target} on")
     return source, resolution
-
-
-def check_here(target: str, source: str, resolution: int | None, cache_dir: Path) -> None:
-    """StudyError unless the data that a file names are here: it alone starts no download."""
-    if not is_here(source, resolution, cache_dir=cache_dir):
-        raise StudyError(
-            f"{target}: names the data {source!r}, which are not here; --data reads others, or"
-            " downloads a known set"
-        )
 
 
 def restored(weights: TensorFile[Facts], data: ImageData) -> Subject:

@@ -14,7 +14,6 @@ from nasattn.arch import Architecture
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.evaluate import (
     Choice,
-    check_here,
     choose_normalise,
     outside,
     pictures,
@@ -24,6 +23,7 @@ from nasattn.cli.evaluate import (
 from nasattn.cli.folders import check_folder, one_writer
 from nasattn.cli.machine import plain_memory_errors
 from nasattn.cli.tables import add_row, name_column, number_column, table
+from nasattn.cli.train import check_here
 from nasattn.data import ImageData, Split
 from nasattn.data.augment import Normalise, to_float
 from nasattn.deploy.card import Card, weights_id

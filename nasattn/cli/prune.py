@@ -210,15 +210,12 @@ def pruned_facts(
     original: Original, data: ImageData, options: PruneOptions, pruned: Pruned
 ) -> Facts:
     """What the file will say; cuts come after those that had been made before."""
-    network = NamedNetwork(original.name, original.arch)
-    facts = known_facts(network, options, data, original.identity)
-    changes = {
-        "arch": original.arch,
-        "mean": original.normalise.mean,
-        "std": original.normalise.std,
-        "pruned": original.earlier + pruned.record,
-    }
-    return facts.model_copy(update=changes)
+    cuts = original.earlier + pruned.record
+    network = NamedNetwork(original.name, original.arch, cuts=cuts)
+    facts = known_facts(
+        network, options, data, init=original.identity, normalise=original.normalise
+    )
+    return facts.model_copy(update={"arch": original.arch})
 
 
 def run(console: Console, job: PruneJob, original: Original, pruned: Pruned, done: int) -> int:
@@ -232,7 +229,7 @@ def run(console: Console, job: PruneJob, original: Original, pruned: Pruned, don
         f"top1 {share_words(states['whole'].top1)} val-select pictures, whole\n"
         f"top1 {share_words(states['pruned'].top1)}, pruned"
     )
-    curve = train_shown(console, job, done, original.normalise)
+    curve = train_shown(console, job, done)
     if curve is None:
         return 130
     states["fine-tuned"] = state(job.model, job)

@@ -18,17 +18,17 @@ from nasattn.cli.epochs import EpochLines
 from nasattn.cli.folders import RunFolder, check_folder, check_target, one_writer, write_result
 from nasattn.cli.machine import Machine, check_params, machine_turns, plain_memory_errors
 from nasattn.cli.teacher import Lesson, read_distil, say_lesson
-from nasattn.data import ImageData, Split
+from nasattn.data import ImageData, Split, is_here
 from nasattn.data.augment import Normalise
 from nasattn.data.load import MAX_RESOLUTION, MIN_RESOLUTION
 from nasattn.errors import EvaluationError, StudyError, WeightsError
 from nasattn.evaluate import Setting, one_line
 from nasattn.files import slug
 from nasattn.fit import Fit, load_into
-from nasattn.pretrained import read_pretrained
+from nasattn.pretrained import Pretrained, read_pretrained
 from nasattn.search.artifacts import curve_csv
 from nasattn.spec import parse
-from nasattn.tensor_file import write_tensors
+from nasattn.tensor_file import TensorFile, read_tensors, write_tensors
 from nasattn.train.distil import Distil
 from nasattn.train.loop import Epoch, subset, to_tensors, train_model
 from nasattn.train.metrics import Share, measure_answers
@@ -82,18 +82,24 @@ def train_command(
 ) -> int:
     """Check everything, train, write weights and curve; returns the exit status."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    network = read_network(name)
-    options = parse(TrainOptions, searched(network) | dict(changes), "train", StudyError)
+    network, weights = read_start(name, init)
+    options = parse(TrainOptions, usual(network, weights) | dict(changes), "train", StudyError)
     options.use()
-    path = out or Path("runs") / slug(f"{network.name}-{Path(options.data).absolute().stem}")
+    path = out or Path("runs") / slug(run_name(network, weights, options))
     check_folder(path)
+    init = str(weights.path) if weights else init
     for result in (WEIGHTS, CURVE):
         check_target(path / result, init)
+    if weights and "data" not in changes:
+        check_here(name, options.data, options.resolution, cache_dir)
     data = load_with_progress(console, options.data, options.resolution, cache_dir)
     distil = read_distil(lesson, data, cache_dir)
     model = build(network, options, data)
-    identity = load_init(console, model, init, network, cache_dir) if init else ""
-    facts = known_facts(network, options, data, identity, distil)
+    begun: dict[str, Any] = {}
+    if init:
+        found = load_init(console, model, init, network, cache_dir)
+        begun = {"init": found.identity, "normalise": found.normalise}
+    facts = known_facts(network, options, data, **begun, distil=distil)
     folder = RunFolder(path, WEIGHTS, CURVE, facts.run)
     job = Job(model, options, data, facts, folder, machine_turns(console, cache_dir), distil)
     with one_writer(path):
@@ -105,10 +111,41 @@ def train_command(
     return 0
 
 
-def searched(network: NamedNetwork) -> dict[str, Any]:
-    """The resolution that a search found a network at, where its file says so."""
+def read_start(name: str, init: str | None) -> tuple[NamedNetwork, TensorFile[Facts] | None]:
+    """A network by name, or a weights file, whose network is trained on, pruned as it may be."""
+    if Path(name).suffix.lower() != ".safetensors":
+        return read_network(name), None
+    if init is not None:
+        raise StudyError(f"--init: {name} has weights of its own")
+    weights = read_tensors(Path(name), Facts)
+    if weights.facts.folded:
+        raise WeightsError(f"{name}: is folded; train or prune the weights that it was made from")
+    return weights.facts.network, weights
+
+
+def usual(network: NamedNetwork, weights: TensorFile[Facts] | None) -> dict[str, Any]:
+    """The pictures that a weights file or a search's network is for."""
     known = not network.in_zoo and network.pictures != PICTURES["ImageNet"]
-    return {"resolution": network.pictures.resolution} if known else {}
+    found: dict[str, Any] = {"resolution": network.pictures.resolution} if known else {}
+    return found | ({"data": weights.facts.data} if weights else {})
+
+
+def check_here(target: str, source: str, resolution: int | None, cache_dir: Path) -> None:
+    """StudyError unless the data that a file names are here: it alone starts no download."""
+    if not is_here(source, resolution, cache_dir=cache_dir):
+        raise StudyError(
+            f"{target}: names the data {source!r}, which are not here; --data reads others, or"
+            " downloads a known set"
+        )
+
+
+def run_name(
+    network: NamedNetwork, weights: TensorFile[Facts] | None, options: TrainOptions
+) -> str:
+    """The usual folder's name: of the network and its pictures, or of what is trained on, how."""
+    if weights:
+        return f"{weights.path.absolute().parent.name}-{options.recipe.name}"
+    return f"{network.name}-{Path(options.data).absolute().stem}"
 
 
 def build(network: NamedNetwork, options: TrainOptions, data: ImageData) -> nn.Module:
@@ -131,12 +168,12 @@ def build(network: NamedNetwork, options: TrainOptions, data: ImageData) -> nn.M
 
 def load_init(
     console: Console, model: nn.Module, init: str, network: NamedNetwork, cache_dir: Path
-) -> str:
-    """Put the weights of --init into the model, saying what went where; returns their identity."""
+) -> Pretrained:
+    """Put weights to begin with into the model, saying what went where."""
     pretrained = read_pretrained(init, network, cache_dir)
     found = load_into(model, pretrained.tensors, pretrained.where, transfer=True)
     console.print(fit_words(pretrained.where, found))
-    return pretrained.identity
+    return pretrained
 
 
 def fit_words(where: str, found: Fit) -> str:
@@ -152,13 +189,20 @@ def known_facts(
     network: NamedNetwork,
     options: TrainOptions,
     data: ImageData,
+    *,
     init: str = "",
+    normalise: Normalise | None = None,
     distil: Distil | None = None,
 ) -> Facts:
-    """The facts as they stand before training; metrics are still to come."""
+    """The facts as they stand before training; metrics are still to come.
+
+    `init`: the identity of the weights that it begins with. `normalise`: theirs, None: by the
+    training pictures.
+    """
     arch = network.architecture
-    images, _ = to_tensors(subset(data.train, options.recipe.train_size), options.device)
-    normalise = Normalise.of(images)
+    if normalise is None:
+        images, _ = to_tensors(subset(data.train, options.recipe.train_size), options.device)
+        normalise = Normalise.of(images)
     fields = {
         "name": network.name,
         "arch": arch and arch.at_resolution(data.resolution),
@@ -173,6 +217,7 @@ def known_facts(
         "seed": options.seed,
         "init": init,
         "teacher": distil.identity if distil else "",
+        "pruned": network.cuts,
         "versions": {package: version(package) for package in VERSIONS},
     }
     return parse(Facts, fields, "cannot be kept in a weights file", WeightsError)
@@ -194,13 +239,8 @@ def run(console: Console, job: Job, done: int) -> bool:
     return True
 
 
-def train_shown(
-    console: Console, job: Job, done: int, normalise: Normalise | None = None
-) -> list[Epoch] | None:
-    """Train with a line an epoch after those that are done; None where the user stopped it.
-
-    `normalise` as for `train_model`.
-    """
+def train_shown(console: Console, job: Job, done: int) -> list[Epoch] | None:
+    """Train with a line an epoch after those that are done; None where the user stopped it."""
     options = job.options
     lines = EpochLines(console, options.recipe.epochs, ("loss", "top1 %"), done)
 
@@ -220,7 +260,7 @@ def train_shown(
                 checkpoint=job.folder.checkpoint,
                 turns=job.turns,
                 distil=job.distil,
-                normalise=normalise,
+                normalise=job.facts.normalise,
             )
     except KeyboardInterrupt:
         lines.stopped()
