@@ -41,7 +41,7 @@ FLOORS = [
     ["explain", "deploy"],
     ["evaluate"],
     ["search", "detect", "ablation", "compress"],
-    ["recommend"],
+    ["recommend", "steps", "road"],
     ["report"],
     ["testing"],
     ["cli"],

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from nasattn.cli.options import help_where_bare
-from nasattn.cli.signatures import catalogue, devices, networks, plugins, reviews, studies
+from nasattn.cli.signatures import catalogue, devices, networks, plugins, reviews, roads, studies
 from nasattn.errors import NasattnError
 from nasattn.words import printable
 
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.callback(invoke_without_command=True)(help_where_bare)
-for group in (studies, networks, devices, reviews, catalogue):
+for group in (studies, networks, roads, devices, reviews, catalogue):
     app.add_typer(group.app)
 app.add_typer(plugins.app, name="plugin")
 

@@ -68,13 +68,38 @@ def search_command(
     as_json: bool,
     cache_dir: Path,
 ) -> int:
-    """Check everything, search, show the front and the next command; returns the exit status."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    console = Console(highlight=False, stderr=as_json)
+    """Search by a study file and options; returns the exit status."""
     if study is None and changes.get("evaluator", "").startswith(TABLE):
         spec = load_study_spec(None, {"n_trials": TABLE_TRIALS, **changes})
     else:
         spec = load_study_spec(study or quick_study(changes), dict(changes))
+    return search_by(
+        spec,
+        changes,
+        storage=storage,
+        out=out,
+        resume=resume,
+        as_json=as_json,
+        cache_dir=cache_dir,
+    )
+
+
+def search_by(
+    spec: StudySpec,
+    changes: Mapping[str, Any],
+    *,
+    storage: str,
+    out: Path | None,
+    cache_dir: Path,
+    resume: bool = True,
+    as_json: bool = False,
+) -> int:
+    """Check everything, search, show the front and the next command; returns the exit status.
+
+    `changes` are the options of which a table has no use, should they be given.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    console = Console(highlight=False, stderr=as_json)
     space = load_space(spec.space)
     folder = out or Path("runs") / spec.folder_name
     check_folder(folder)

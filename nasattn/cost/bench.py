@@ -33,7 +33,7 @@ class Converted:
     """A network in a runtime's own form, and what it must answer."""
 
     files: Files
-    logits: Tensor  # of the bench's pictures, by eager torch: (N, classes)
+    logits: Tensor | None  # (N, classes) of the bench's pictures; None: whatever it answers
 
     @property
     def size_bytes(self) -> int:
@@ -119,19 +119,19 @@ class Bench:
         """The reference's own, as a network beside itself."""
         return self.measure(self.reference)
 
-    def measure_all(self, models: Mapping[str, nn.Module]) -> Iterator[Measured]:
+    def measure_all(self, models: Mapping[str, nn.Module | Converted]) -> Iterator[Measured]:
         """What came of each network, some together; those without a latency with the reason."""
         names = list(models)
         for start in range(0, len(names), N_TOGETHER):
             group = {name: models[name] for name in names[start : start + N_TOGETHER]}
             yield from self._measure_group(group)
 
-    def _measure_group(self, models: Mapping[str, nn.Module]) -> Iterator[Measured]:
+    def _measure_group(self, models: Mapping[str, nn.Module | Converted]) -> Iterator[Measured]:
         """Networks that take turns."""
         ready: dict[str, tuple[str, Converted, Parity]] = {}  # by the runner's name
         for key, (name, model) in zip(map(str, count()), models.items(), strict=False):
             try:
-                converted = self.convert(model)
+                converted = model if isinstance(model, Converted) else self.convert(model)
                 parity = self.load(self.start(), key, converted)
             except EvaluationError as e:
                 yield Measured(name, reason=str(e))
@@ -185,7 +185,7 @@ class Bench:
         """What a network takes in a process that has no other: memory, energy."""
         runner = RunnerProcess(self.spec)
         try:
-            self.load(runner, ALONE, converted, check=False)
+            self.load(runner, ALONE, replace(converted, logits=None))
             return runner.tell("memory", name=ALONE)
         finally:
             runner.close()
@@ -207,9 +207,7 @@ class Bench:
             raise EvaluationError(f"{self.spec}: cannot be converted ({first_line(e)})") from e
         return Converted(files, logits)
 
-    def load(
-        self, runner: RunnerProcess, name: str, converted: Converted, *, check: bool = True
-    ) -> Parity:
+    def load(self, runner: RunnerProcess, name: str, converted: Converted) -> Parity:
         """Send a network to a runner and see what it answers; raises EvaluationError."""
         spec = self.spec
         batches = torch.split(self.pictures, spec.batch)
@@ -224,7 +222,7 @@ class Bench:
             threads=spec.threads,
             device=spec.device,
         )
-        if not check:
+        if converted.logits is None:
             return Parity(0.0, 0, 0, 0)
         found: list[float] = []
         for batch in batches:

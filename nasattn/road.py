@@ -1,0 +1,107 @@
+"""Road: one YAML file from a search over a pipeline of steps to a model that runs elsewhere."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveInt
+
+from nasattn.errors import StudyError
+from nasattn.library import find_file
+from nasattn.search.spec import StudySpec
+from nasattn.spec import Line, Name, Spec, parse, read_value, read_yaml
+from nasattn.steps import STEPS, Pipeline
+
+
+class Final(Spec):
+    """`nasattn final`: its options by their names."""
+
+    top: PositiveInt | None = None
+    networks: tuple[Name, ...] | None = None
+    seeds: PositiveInt = 3
+    recipe: Name | None = None
+    epochs: PositiveInt | None = None
+    teacher: tuple[Line, ...] = ()
+    temperature: float | None = None
+    weight: float | None = None
+    features: float | None = None
+
+
+class Predict(Spec):
+    """`nasattn predict`: pictures and folders of them, and how many classes of each to show."""
+
+    pictures: Annotated[tuple[Line, ...], Field(min_length=1)]
+    top: PositiveInt = 3
+
+
+class Road(Pipeline):
+    """Search, final, pipeline, predictions."""
+
+    search: StudySpec
+    final: Final = Final()
+    predict: Predict | None = None
+
+
+def load_pipeline(name: str) -> Pipeline:
+    """The steps of a shipped study or of a file, which may be a whole road.
+
+    Raises UnknownNameError or StudyError.
+    """
+    path = find_file("studies", name, what="study")
+    data = read_yaml(path, StudyError)
+    found = parse(Road if "search" in data else Pipeline, data, str(path), StudyError)
+    if not found.optimize:
+        raise StudyError(f"{path}: optimize: has no step; known are {', '.join(STEPS)}")
+    return found
+
+
+def load_road(name: str, changes: Mapping[str, Any]) -> Road:
+    """A shipped study or a file, some of its values changed by dotted path: `final.seeds`.
+
+    Raises UnknownNameError or StudyError.
+    """
+    path = find_file("studies", name, what="study")
+    data = read_yaml(path, StudyError)
+    if "search" not in data:
+        raise StudyError(
+            f"{path}: field 'search' is missing: this is no road, but a study by itself"
+        )
+    parse(Road, data, str(path), StudyError)  # what is wrong now, the file is to blame for
+    for place, value in changes.items():
+        put(data, place, value)
+    return parse(Road, data, "--set", StudyError)
+
+
+def put(data: Any, place: str, value: Any) -> None:
+    """Put a value at a dotted path; a number goes into a list. Raises StudyError."""
+    *way, last = place.split(".")
+    for part in way:
+        inner = at(data, part, place)
+        if isinstance(data, dict):  # `recipe: quick` can be changed field by field, too
+            name = {"name": inner} if isinstance(inner, str) and part == "recipe" else inner
+            data[part] = {} if name is None else name
+        data = at(data, part, place)
+    if isinstance(data, dict):
+        data[last] = value
+    else:
+        at(data, last, place)
+        data[int(last)] = value
+
+
+def at(data: Any, part: str, place: str) -> Any:
+    """What is there; None where a mapping has no such field."""
+    if isinstance(data, dict):
+        return data.get(part)
+    if not isinstance(data, list) or not part.isdecimal() or int(part) >= len(data):
+        raise StudyError(f"--set: there is no {part!r} in {place!r}")
+    return data[int(part)]
+
+
+def read_changes(texts: tuple[str, ...]) -> dict[str, Any]:
+    """`--set final.seeds=1` as a path and a plain value. Raises StudyError."""
+    found = {}
+    for text in texts:
+        place, equals, value = text.partition("=")
+        if not (place and equals):
+            raise StudyError(f"--set: must be like final.seeds=1, is {text!r}")
+        found[place] = read_value(value)
+    return found
