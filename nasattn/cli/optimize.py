@@ -6,6 +6,7 @@ A step is what a command of its own does, in a folder of its own: so it goes on 
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,18 @@ from nasattn.cli.data import load_with_progress
 from nasattn.cli.evaluate import Choice
 from nasattn.cli.export import Wanted, export_command
 from nasattn.cli.folders import check_folder, make_folder, write_result
-from nasattn.cli.machine import machine_turns, plain_memory_errors
+from nasattn.cli.machine import check_here, machine_turns, plain_memory_errors
 from nasattn.cli.prune import prune_command
 from nasattn.cli.states import Scene, State, measure_states, notes, state_table
 from nasattn.cli.teacher import Lesson
 from nasattn.cli.train import LESS, WEIGHTS, train_command
 from nasattn.compress.fold import fold_checked
 from nasattn.compress.graph import IMPORTANCES, library
+from nasattn.deploy.card import weights_id
+from nasattn.deploy.export import PARITY
 from nasattn.errors import StudyError, UnknownNameError, WeightsError
 from nasattn.files import slug
-from nasattn.runtimes.spec import RuntimeSpec
+from nasattn.runtimes.spec import RuntimeSpec, parse_runtime
 from nasattn.runtimes.table import RUNTIMES
 from nasattn.steps import START, Distil, Export, Fold, Prune, Qat, Step, Transfer
 from nasattn.tensor_file import read_tensors, write_tensors
@@ -61,8 +64,8 @@ class Ask:
     def spec(self) -> RuntimeSpec:
         """The runtime, checked; raises StudyError or RuntimeMissingError."""
         usual = PLAIN_RUNTIME if RUNTIMES[USUAL_RUNTIME].missing() else USUAL_RUNTIME
-        spec = RuntimeSpec(runtime=self.runtime or usual, threads=self.threads or 1)
-        spec.check()
+        spec = parse_runtime(self.runtime or usual, threads=self.threads or 1)
+        check_here(spec)
         return spec
 
 
@@ -232,9 +235,26 @@ def fold_step(console: Console, step: Step, ground: Ground) -> int:
 
 
 def export_step(console: Console, step: Any, ground: Ground) -> int:
-    return export_command(
-        ground.target, wanted(step, ground.ask, ground.place), cache_dir=ground.cache_dir
-    )
+    order = wanted(step, ground.ask, ground.place)
+    if not ground.ask.overwrite and is_exported(order, ground):
+        console.print("exported already; --overwrite does it again")
+        return 0
+    return export_command(ground.target, order, cache_dir=ground.cache_dir)
+
+
+def is_exported(order: Wanted, ground: Ground) -> bool:
+    """Whether all files are there, good ones of these very weights."""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        parity = json.loads((ground.place / PARITY).read_text(encoding="utf-8"))
+        found = [parity["models"][f"{form.name} {p}"] for form, p in order.orders()[0]]
+        files = [ground.place / file for one in found for file in one["files"]]
+        ours = weights_id(read_tensors(Path(ground.target), Facts).build())
+        return (
+            parity["weights"] == ours
+            and all(one["verdict"] == "good" for one in found)
+            and all(file.is_file() for file in files)
+        )
+    return False
 
 
 def wanted(step: Export, ask: Ask, place: Path | None) -> Wanted:

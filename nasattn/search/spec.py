@@ -150,12 +150,13 @@ class StudySpec(Spec):
 def load_study_spec(name: str | None, changes: dict[str, Any]) -> StudySpec:
     """A study file by name or path (None: all defaults), some of its fields changed.
 
-    Raises UnknownNameError for a name that is no file, StudyError for what does not fit.
+    Of the file of a whole road its part `search`. Raises UnknownNameError for a name that is no file, StudyError for what does not fit.
     """
     if name is None:
         return parse(StudySpec, changes, "options", StudyError)
     path = find_file("studies", name, what="study")
     data = read_yaml(path, StudyError)
+    data = data.get("search", data)
     parse(StudySpec, data, str(path), StudyError)  # what is wrong now, the file is to blame for
     return parse(StudySpec, merge(data, changes), "options", StudyError)
 
