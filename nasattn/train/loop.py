@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -103,9 +104,10 @@ def train_model(
     schedule = SCHEDULES[recipe.schedule](optimizer, recipe, steps)
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule}
     curve = [Epoch(*row) for row in checkpoint.restore(parts, rng)] if checkpoint else []
-    if distil:
-        distil.start(device)
-    with thawing(model, recipe) as begin:
+    with ExitStack() as stack:
+        example = to_float(images[:1])
+        mix = stack.enter_context(distil.teaching(model, example)) if distil else None
+        begin = stack.enter_context(thawing(model, recipe))
         for number in range(len(curve) + 1, recipe.epochs + 1):
             with turns.training():
                 start = time.perf_counter()
@@ -116,8 +118,8 @@ def train_model(
                     y = labels[batch]
                     logits = model(normalise(x))
                     loss = cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
-                    if distil:
-                        loss = distil.mix(loss, logits, x)
+                    if mix:
+                        loss = mix(loss, logits, x)
                     optimizer.zero_grad()
                     loss.backward()  # type: ignore[no-untyped-call]
                     optimizer.step()
