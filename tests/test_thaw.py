@@ -62,6 +62,7 @@ def test_trained_parts_are_equal_shares(
         ),
         ({"epochs": 4, "head_epochs": -1}, "head_epochs: must be greater than .* is -1"),
         ({"epochs": 4, "thaw_epochs": 1.5}, "thaw_epochs: must be a valid integer"),
+        ({"epochs": 4, "quantise": "int4"}, "quantise: must be 'none' or 'int8', is 'int4'"),
     ],
 )
 def test_recipe_refuses_what_does_not_fit(fields: dict[str, Any], message: str) -> None:
@@ -85,11 +86,11 @@ def test_recipe_of_before_has_its_id_and_its_fields(name: str, recipe_id: str) -
     recipe = RECIPES[name]
     assert recipe.recipe_id("0123456789ab", mirror=True) == recipe_id
     # Settings that are stored are compared field by field.
-    assert not {"head_epochs", "thaw_epochs"} & recipe.model_dump().keys()
+    assert not {"head_epochs", "thaw_epochs", "quantise"} & recipe.model_dump().keys()
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
-@pytest.mark.parametrize("field", [{"head_epochs": 1}, {"thaw_epochs": 1}])
+@pytest.mark.parametrize("field", [{"head_epochs": 1}, {"thaw_epochs": 1}, {"quantise": "int8"}])
 def test_recipe_id_and_dump_know_a_field_that_is_used(field: dict[str, Any]) -> None:
     recipe, plain = Recipe(epochs=5, **field), Recipe(epochs=5)
     assert recipe.recipe_id("0", mirror=True) != plain.recipe_id("0", mirror=True)

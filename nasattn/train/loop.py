@@ -25,6 +25,7 @@ from nasattn.data.augment import Normalise, augment, to_float
 from nasattn.errors import EvaluationError
 from nasattn.train.checkpoint import Checkpoint, Stateful
 from nasattn.train.distil import Distil
+from nasattn.train.fake_int8 import FakeInt8, Ranges
 from nasattn.train.recipe import Recipe
 from nasattn.train.thaw import thawing
 from nasattn.turns import FREE, Turns
@@ -90,6 +91,7 @@ def train_model(
     `seed` alone decides order and augmentation. With a `checkpoint` a training that was stopped
     goes on after its last whole epoch, to the same weights as if it had not been stopped (dropout
     included). Each epoch waits for its turn. With `distil` the loss is mixed with its teachers'.
+    By a recipe that quantises, the curve is that of the rounded network, the weights are plain.
     `normalise` is that of weights from elsewhere; None: by the training pictures. Raises
     EvaluationError when the loss is not finite.
     """
@@ -103,6 +105,10 @@ def train_model(
     optimizer = OPTIMIZERS[recipe.optimizer](model, recipe)
     schedule = SCHEDULES[recipe.schedule](optimizer, recipe, steps)
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    network = model
+    if recipe.quantise == "int8":
+        parts["ranges"] = ranges = Ranges()
+        network = FakeInt8(model, ranges)
     curve = [Epoch(*row) for row in checkpoint.restore(parts, rng)] if checkpoint else []
     with ExitStack() as stack:
         example = to_float(images[:1])
@@ -111,12 +117,13 @@ def train_model(
         for number in range(len(curve) + 1, recipe.epochs + 1):
             with turns.training():
                 start = time.perf_counter()
+                network.train()
                 begin(number)
                 total = torch.zeros((), device=device)
                 for batch in batches(len(images), batch_size, rng):
                     x = augment(images[batch], strengths, rng)  # (B, C, H, W)
                     y = labels[batch]
-                    logits = model(normalise(x))
+                    logits = network(normalise(x))
                     loss = cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
                     if mix:
                         loss = mix(loss, logits, x)
@@ -133,8 +140,8 @@ def train_model(
                     )
                 if gates_of(model):
                     some = images[:: len(images) // SETTLE_BATCH + 1]
-                    settle_gates(model, normalise(to_float(some)))
-                top1 = evaluate_top1(model, data.val_search, normalise, device=device)
+                    settle_gates(network, normalise(to_float(some)))
+                top1 = evaluate_top1(network, data.val_search, normalise, device=device)
                 if isinstance(schedule, ReduceLROnPlateau):
                     schedule.step(1 - top1)
             curve.append(Epoch(number, mean_loss, top1, time.perf_counter() - start))
