@@ -19,6 +19,8 @@ def settled(name: str) -> nn.Module:
         if isinstance(part, nn.BatchNorm2d):
             nn.init.uniform_(part.weight, 0.5, 1.5)
             nn.init.normal_(part.bias, std=0.2)
+            assert part.running_mean is not None
+            assert part.running_var is not None
             nn.init.normal_(part.running_mean, std=0.2)
             nn.init.uniform_(part.running_var, 0.5, 1.5)
     return model.eval()

@@ -201,10 +201,10 @@ def test_every_step_that_trains_has_its_recipe_changed_by_field() -> None:
     for name, cls in STEPS.items():
         if "recipe" not in cls.model_fields:
             continue
-        fields = {"step": name, "recipe": {"epochs": 7}} | ({"ratio": 0.5} if cls is Prune else {})
+        fields = {"step": name, "recipe": {"epochs": 17}} | ({"ratio": 0.5} if cls is Prune else {})
         (step,) = parse(Pipeline, {"optimize": [fields]}, "x", StudyError).optimize
         usual = cls.model_fields["recipe"].default
-        assert step.plain()["recipe"]["epochs"] == 7
+        assert step.plain()["recipe"]["epochs"] == 17
         assert step.plain()["recipe"]["name"] == usual
         assert usual in RECIPES
 
@@ -247,7 +247,7 @@ def test_load_road_refuses_changes_that_do_not_fit(texts: tuple[str, ...], messa
 
 
 def test_put_changes_a_recipe_that_is_only_named() -> None:
-    data = {"search": {"recipe": "quick"}}
+    data: dict[str, Any] = {"search": {"recipe": "quick"}}
     put(data, "search.recipe.epochs", 2)
     assert data == {"search": {"recipe": {"name": "quick", "epochs": 2}}}
 

@@ -193,7 +193,9 @@ def check_steps(steps: Sequence[Step]) -> None:
 def train_step(console: Console, step: Any, ground: Ground) -> int:
     """Transfer, distillation, quantisation-aware training: they differ by recipe and teacher."""
     names = tuple(ground.start if one == START else one for one in teachers(step))
-    lesson = Lesson(names, step.temperature, step.weight) if names else Lesson()
+    lesson = Lesson()
+    if names:
+        lesson = Lesson(names, step.temperature, step.weight, features=step.features)
     return train_command(
         ground.target,
         ground.ask.changes | {"recipe": step.recipe.model_dump()},

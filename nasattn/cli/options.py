@@ -88,6 +88,9 @@ Teachers = Annotated[
 ]
 Temperature = Annotated[str | None, name_of("Of the teacher's answers. [4]", "T")]
 DistilWeight = Annotated[str | None, name_of("Of the teacher in the loss, 0 to 1. [0.9]", "X")]
+TeacherFeatures = Annotated[
+    str | None, name_of("Of its maps in the loss: attention transfer, as 10. [off]", "X")
+]
 TeacherMean = Annotated[
     str | None, name_of("Its normalisation, where its file does not say it.", "R,G,B")
 ]

@@ -47,7 +47,7 @@ def run_command(road: Road, *, storage: str, out: Path | None, cache_dir: Path) 
             study.device,
             study.threads,
         ),
-        Lesson(final.teacher, final.temperature, final.weight),
+        Lesson(final.teacher, final.temperature, final.weight, features=final.features),
         storage=storage,
         out=folder / "final",
         overwrite=False,

@@ -26,6 +26,7 @@ OPTIONS = {  # of a Lesson, which mean nothing without a teacher
     "weight": "--distil-weight",
     "mean": "--teacher-mean",
     "std": "--teacher-std",
+    "features": "--teacher-features",
 }
 
 
@@ -38,6 +39,7 @@ class Lesson:
     weight: float | None = None
     mean: str | None = None  # of pixels 0 .. 1, for teachers whose file does not say it
     std: str | None = None
+    features: float | None = None
 
 
 def read_distil(lesson: Lesson, data: ImageData, cache_dir: Path) -> Distil | None:
@@ -54,7 +56,8 @@ def read_distil(lesson: Lesson, data: ImageData, cache_dir: Path) -> Distil | No
     usual = given_normalise(lesson)
     teachers = tuple(read_teacher(text, usual, data, cache_dir) for text in lesson.teachers)
     temperature = TEMPERATURE if lesson.temperature is None else lesson.temperature
-    return Distil(teachers, temperature, WEIGHT if lesson.weight is None else lesson.weight)
+    weight = WEIGHT if lesson.weight is None else lesson.weight
+    return Distil(teachers, temperature, weight, lesson.features or 0.0)
 
 
 def given_normalise(lesson: Lesson) -> Normalise | None:

@@ -95,6 +95,8 @@ def train_command(
     data = load_with_progress(console, options.data, options.resolution, cache_dir)
     distil = read_distil(lesson, data, cache_dir)
     model = build(network, options, data)
+    if distil:
+        distil.check(model, torch.zeros(1, 3, data.resolution, data.resolution))
     begun: dict[str, Any] = {}
     if init:
         found = load_init(console, model, init, network, cache_dir)

@@ -53,14 +53,10 @@ def find_folds(model: nn.Module, x: Tensor) -> Folds:
 
 def fold(model: nn.Module, folds: Folds, where: str) -> None:
     """Fold norms into convolutions, in place. Raises WeightsError where one cannot be."""
-    for pair in folds:
-        try:
-            conv, norm = (model.get_submodule(name) for name in pair)
-        except AttributeError:
-            raise WeightsError(f"{where}: folds {shown(pair)}, which are not there") from None
-        usable = isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-        if not usable or conv.out_channels != norm.num_features or norm.running_mean is None:
-            raise WeightsError(f"{where}: cannot fold {shown(pair[1])} into {shown(pair[0])}")
+    for names in folds:
+        conv, norm = _pair(model, names, where)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         conv.weight, conv.bias = fuse_conv_bn_weights(
             conv.weight,
             conv.bias,
@@ -70,7 +66,22 @@ def fold(model: nn.Module, folds: Folds, where: str) -> None:
             norm.weight,
             norm.bias,
         )
-        model.set_submodule(pair[1], nn.Identity())
+        model.set_submodule(names[1], nn.Identity())
+
+
+def _pair(model: nn.Module, names: tuple[str, str], where: str) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    try:
+        conv, norm = (model.get_submodule(name) for name in names)
+    except AttributeError:
+        raise WeightsError(f"{where}: folds {shown(names)}, which are not there") from None
+    if not (
+        isinstance(conv, nn.Conv2d)
+        and isinstance(norm, nn.BatchNorm2d)
+        and norm.running_mean is not None
+        and norm.num_features == conv.out_channels
+    ):
+        raise WeightsError(f"{where}: cannot fold {shown(names[1])} into {shown(names[0])}")
+    return conv, norm
 
 
 def fold_checked(model: nn.Module, x: Tensor, where: str) -> Folds:

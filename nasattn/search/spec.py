@@ -150,7 +150,8 @@ class StudySpec(Spec):
 def load_study_spec(name: str | None, changes: dict[str, Any]) -> StudySpec:
     """A study file by name or path (None: all defaults), some of its fields changed.
 
-    Of the file of a whole road its part `search`. Raises UnknownNameError for a name that is no file, StudyError for what does not fit.
+    Of the file of a whole road it is the part `search`. Raises UnknownNameError for a name that is
+    no file, StudyError for what does not fit.
     """
     if name is None:
         return parse(StudySpec, changes, "options", StudyError)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -24,7 +25,9 @@ from nasattn.data.augment import Normalise, augment, to_float
 from nasattn.errors import EvaluationError
 from nasattn.train.checkpoint import Checkpoint, Stateful
 from nasattn.train.distil import Distil
+from nasattn.train.fake_int8 import FakeInt8, Ranges
 from nasattn.train.recipe import Recipe
+from nasattn.train.thaw import thawing
 from nasattn.turns import FREE, Turns
 
 EVAL_BATCH = 256
@@ -43,7 +46,11 @@ class Epoch:
 
 OPTIMIZERS: dict[str, Callable[[nn.Module, Recipe], Optimizer]] = {
     "sgd": lambda model, r: SGD(
-        model.parameters(), r.lr, momentum=r.momentum, weight_decay=r.weight_decay, fused=True
+        model.parameters(),
+        r.lr,
+        momentum=r.momentum,
+        weight_decay=r.weight_decay,
+        fused=not (r.head_epochs or r.thaw_epochs),  # it fails where some have no momentum yet
     ),
     "adamw": lambda model, r: AdamW(
         model.parameters(), r.lr, betas=(r.momentum, 0.999), weight_decay=r.weight_decay, fused=True
@@ -84,6 +91,7 @@ def train_model(
     `seed` alone decides order and augmentation. With a `checkpoint` a training that was stopped
     goes on after its last whole epoch, to the same weights as if it had not been stopped (dropout
     included). Each epoch waits for its turn. With `distil` the loss is mixed with its teachers'.
+    By a recipe that quantises, the curve is that of the rounded network, the weights are plain.
     `normalise` is that of weights from elsewhere; None: by the training pictures. Raises
     EvaluationError when the loss is not finite.
     """
@@ -92,45 +100,54 @@ def train_model(
     normalise = normalise or Normalise.of(images)
     strengths = recipe.strengths(mirror=data.mirror)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if distil:
-        distil.start(device)
     batch_size = min(recipe.batch_size, len(images))
     steps = len(images) // batch_size
     optimizer = OPTIMIZERS[recipe.optimizer](model, recipe)
     schedule = SCHEDULES[recipe.schedule](optimizer, recipe, steps)
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    network = model
+    if recipe.quantise == "int8":
+        parts["ranges"] = ranges = Ranges()
+        network = FakeInt8(model, ranges)
     curve = [Epoch(*row) for row in checkpoint.restore(parts, rng)] if checkpoint else []
-    for number in range(len(curve) + 1, recipe.epochs + 1):
-        with turns.training():
-            start = time.perf_counter()
-            model.train()
-            total = torch.zeros((), device=device)
-            for batch in batches(len(images), batch_size, rng):
-                x = augment(images[batch], strengths, rng)  # (B, C, H, W)
-                logits = model(normalise(x))
-                loss = cross_entropy(logits, labels[batch], label_smoothing=recipe.label_smoothing)
-                if distil:
-                    loss = distil.mix(loss, logits, x)
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                if not isinstance(schedule, ReduceLROnPlateau):
-                    schedule.step()
-                total += loss.detach()
-            mean_loss = total.item() / steps
-            if not torch.isfinite(total):
-                raise EvaluationError(
-                    f"the loss is {mean_loss} after epoch {number} (lr {recipe.lr:g})"
-                )
-            if gates_of(model):
-                settle_gates(model, normalise(to_float(images[:: len(images) // SETTLE_BATCH + 1])))
-            top1 = evaluate_top1(model, data.val_search, normalise, device=device)
-            if isinstance(schedule, ReduceLROnPlateau):
-                schedule.step(1 - top1)
-        curve.append(Epoch(number, mean_loss, top1, time.perf_counter() - start))
-        if checkpoint:
-            checkpoint.save(parts, rng, [astuple(epoch) for epoch in curve])
-        on_epoch(curve[-1])
+    with ExitStack() as stack:
+        example = to_float(images[:1])
+        mix = stack.enter_context(distil.teaching(model, example)) if distil else None
+        begin = stack.enter_context(thawing(model, recipe))
+        for number in range(len(curve) + 1, recipe.epochs + 1):
+            with turns.training():
+                start = time.perf_counter()
+                network.train()
+                begin(number)
+                total = torch.zeros((), device=device)
+                for batch in batches(len(images), batch_size, rng):
+                    x = augment(images[batch], strengths, rng)  # (B, C, H, W)
+                    y = labels[batch]
+                    logits = network(normalise(x))
+                    loss = cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
+                    if mix:
+                        loss = mix(loss, logits, x)
+                    optimizer.zero_grad()
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()
+                    if not isinstance(schedule, ReduceLROnPlateau):
+                        schedule.step()
+                    total += loss.detach()
+                mean_loss = total.item() / steps
+                if not torch.isfinite(total):
+                    raise EvaluationError(
+                        f"the loss is {mean_loss} after epoch {number} (lr {recipe.lr:g})"
+                    )
+                if gates_of(model):
+                    some = images[:: len(images) // SETTLE_BATCH + 1]
+                    settle_gates(network, normalise(to_float(some)))
+                top1 = evaluate_top1(network, data.val_search, normalise, device=device)
+                if isinstance(schedule, ReduceLROnPlateau):
+                    schedule.step(1 - top1)
+            curve.append(Epoch(number, mean_loss, top1, time.perf_counter() - start))
+            if checkpoint:
+                checkpoint.save(parts, rng, [astuple(epoch) for epoch in curve])
+            on_epoch(curve[-1])
     return curve
 
 

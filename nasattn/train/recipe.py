@@ -3,7 +3,15 @@
 import hashlib
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from nasattn.errors import UnknownNameError
 from nasattn.spec import Name, Spec
@@ -37,6 +45,25 @@ class Recipe(Spec):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     augmentation: Augmentation = Augmentation()
     train_size: PositiveInt | None = None  # train on so many pictures, the same share of each class
+    head_epochs: NonNegativeInt = 0  # the last layer alone is trained for so many epochs,
+    thaw_epochs: NonNegativeInt = 0  # over so many more the others join it; 0: all at once
+    quantise: Literal["none", "int8"] = "none"  # round in the forward pass as an int8 export does
+
+    @model_validator(mode="after")
+    def _thaws_in_time(self) -> "Recipe":
+        frozen = self.head_epochs + self.thaw_epochs
+        if frozen > self.epochs:
+            raise ValueError(
+                f"head_epochs + thaw_epochs: must be at most the {self.epochs} epochs, is {frozen}"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields of LATER are written where they are used: settings of before them stay equal."""
+        fields = {k: field.default for k, field in type(self).model_fields.items() if k in LATER}
+        written: dict[str, Any] = handler(self)
+        return {k: v for k, v in written.items() if k not in LATER or v != fields[k]}
 
     def strengths(self, *, mirror: bool) -> dict[str, float]:
         """The augmentation by step; no flip where a mirrored picture would change its class."""
@@ -50,6 +77,7 @@ class Recipe(Spec):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+LATER = frozenset({"head_epochs", "thaw_epochs", "quantise"})
 CROP_AND_FLIP = Augmentation(crop=0.125, flip=0.5)
 
 # The papers' recipes as far as they are printed (PAPERS.md, section 9); what a paper leaves open
@@ -76,6 +104,27 @@ RECIPES: dict[str, Recipe] = {
             weight_decay=1e-4,
             schedule="cosine",
             augmentation=CROP_AND_FLIP,
+        ),
+        Recipe(  # ours: pretrained weights on a small folder of other pictures
+            name="transfer",
+            epochs=15,
+            batch_size=32,
+            lr=0.01,
+            weight_decay=1e-4,
+            schedule="cosine",
+            augmentation=CROP_AND_FLIP,
+            head_epochs=3,
+            thaw_epochs=6,
+        ),
+        Recipe(  # ours: `finetune` at a tenth of its rate, as Krishnamoorthi, 2018, advises
+            name="qat",
+            epochs=5,
+            batch_size=32,
+            lr=1e-3,
+            weight_decay=1e-4,
+            schedule="cosine",
+            augmentation=CROP_AND_FLIP,
+            quantise="int8",
         ),
         Recipe(  # paper 000; its augmentation is not stated: the usual crop and flip
             name="lam",

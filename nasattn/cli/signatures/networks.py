@@ -10,6 +10,7 @@ from nasattn.cli.options import (
     DistilWeight,
     Plugins,
     Storage,
+    TeacherFeatures,
     TeacherMean,
     Teachers,
     TeacherStd,
@@ -46,6 +47,7 @@ def train(
     teacher: Teachers = None,
     temperature: Temperature = None,
     distil_weight: DistilWeight = None,
+    teacher_features: TeacherFeatures = None,
     teacher_mean: TeacherMean = None,
     teacher_std: TeacherStd = None,
     out: Annotated[
@@ -66,6 +68,7 @@ def train(
         decimal("--distil-weight", distil_weight),
         teacher_mean,
         teacher_std,
+        decimal("--teacher-features", teacher_features),
     )
     training = {"name": recipe, "epochs": epochs, "train_size": train_size}
     changes: dict[str, Any] = {
@@ -105,6 +108,7 @@ def final(
     teacher: Teachers = None,
     temperature: Temperature = None,
     distil_weight: DistilWeight = None,
+    teacher_features: TeacherFeatures = None,
     teacher_mean: TeacherMean = None,
     teacher_std: TeacherStd = None,
     device: Annotated[str | None, name_of("cpu, cuda, cuda:1, ... [cpu]")] = None,
@@ -128,6 +132,7 @@ def final(
         decimal("--distil-weight", distil_weight),
         teacher_mean,
         teacher_std,
+        decimal("--teacher-features", teacher_features),
     )
     names = None if networks is None else tuple(networks.split(","))
     ask = Ask(top, names, seeds, recipe, epochs, data, device, threads)

@@ -1,0 +1,176 @@
+"""Does training for int8 help int8? The same fine-tuning with and without it, by paired seeds.
+
+    python -m benchmarks.qat CIFAR_FOLDER NETWORK OUT WEIGHTS [WEIGHTS ...]
+
+NETWORK is a row of CASES; of several weights files each seed starts from its own. From the same
+weights, pictures and order six seeds are fine-tuned by the recipe `qat`, and by it without
+rounding. All are exported as int8 for ONNX Runtime, as `nasattn export` does it, beside the weights
+that they started from. Typed again, it goes on where it stopped. The test pictures are looked at
+once, when all are trained.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from nasattn.ablation.statistics import compare_pairs
+from nasattn.data import ImageData, load_data, open_test
+from nasattn.data.augment import Normalise, to_float
+from nasattn.deploy.card import Card, weights_id
+from nasattn.deploy.formats import get_format
+from nasattn.deploy.job import Job
+from nasattn.deploy.session import ExportedSession
+from nasattn.fit import load_into
+from nasattn.pretrained import read_pretrained
+from nasattn.search.environment import environment
+from nasattn.train.checkpoint import Checkpoint
+from nasattn.train.loop import subset, to_tensors, train_model
+from nasattn.train.recipe import RECIPES, Recipe
+from nasattn.zoo import get_network
+
+SEEDS, N_CALIBRATION = range(6), 128
+START, ARMS = "start", {"floats": "none", "qat": "int8"}
+N_WATCHED = 100  # of the val-search pictures: looked at after each epoch, used by nobody
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a network is fine-tuned, and by what its weights normalise."""
+
+    changes: Mapping[str, Any]
+    normalise: Normalise | None  # None: by 1,000 training pictures, as benchmarks.distil trains
+
+
+CASES = {
+    "resnet20_cifar": Case(
+        {"epochs": 2, "train_size": 2000},
+        Normalise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ),
+    "lam": Case({"epochs": 1, "train_size": 1000}, None),
+}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all trainings share."""
+
+    network: str
+    weights: tuple[str, ...]
+    data: ImageData
+    normalise: Normalise
+    out: Path
+
+    def recipe(self, arm: str) -> Recipe:
+        changes = {**CASES[self.network].changes, "quantise": ARMS[arm]}
+        return RECIPES["qat"].model_copy(update=changes)
+
+    def start(self, seed: int) -> nn.Module:
+        """The network with the weights that a seed starts from."""
+        network = get_network(self.network)
+        model = network.build(len(self.data.classes), self.data.resolution)
+        source = self.weights[seed % len(self.weights)]
+        load_into(model, read_pretrained(source, network, self.out).tensors, source)
+        return model.eval()
+
+    def train(self, arm: str, seed: int) -> nn.Module:
+        """One network, trained unless its file is there."""
+        model = self.start(seed)
+        path = self.out / f"{arm}-{seed}.pth"
+        if path.exists():
+            model.load_state_dict(torch.load(path, weights_only=True))
+            return model
+        recipe = self.recipe(arm)
+        run = {"arm": arm, "seed": seed, "recipe": recipe.model_dump(mode="json")}
+        checkpoint = Checkpoint(self.out / f"{arm}-{seed}-checkpoint.pt", run)
+        torch.manual_seed(seed)
+        curve = train_model(
+            model,
+            self.data,
+            recipe,
+            seed=seed,
+            checkpoint=checkpoint,
+            normalise=self.normalise,
+        )
+        torch.save(model.state_dict(), path)
+        checkpoint.path.unlink()
+        seconds = sum(epoch.seconds for epoch in curve)
+        print(f"{arm} {seed}: loss {curve[-1].loss:.3f}, {seconds:.0f} s", flush=True)
+        return model.eval()
+
+    def measure(self, model: nn.Module, x: Tensor, labels: Tensor) -> dict[str, float]:
+        """Top-1, cross-entropy and noise of a network's int8 file, top-1 of its floats."""
+        images, _ = to_tensors(subset(self.data.train, N_CALIBRATION), "cpu")
+        calibration = self.normalise(to_float(images)).contiguous()
+        card = Card(
+            name=self.network,
+            arch=None,
+            classes=self.data.classes,
+            resolution=self.data.resolution,
+            mean=self.normalise.mean,
+            std=self.normalise.std,
+            weights=weights_id(model),
+            versions={"torch": torch.__version__},
+        )
+        form = get_format("onnx")
+        files = form.write(Job(model, calibration[:1], calibration, card), "int8")
+        with ExportedSession(form.runtime, files, card.shape) as session:
+            rounded = session.logits(x, len(self.data.classes))
+        with torch.inference_mode():
+            floats = torch.cat([model(batch) for batch in torch.split(x, 250)])
+        noise = (rounded - floats).square().mean() / floats.square().mean()
+        return {
+            "int8": (rounded.argmax(1) == labels).float().mean().item(),
+            "floats": (floats.argmax(1) == labels).float().mean().item(),
+            "int8_loss": cross_entropy(rounded, labels).item(),
+            "floats_loss": cross_entropy(floats, labels).item(),
+            "snr_db": -10 * noise.log10().item(),
+        }
+
+
+def main() -> None:
+    """Train all, measure all, compare."""
+    folder, network, target, *weights = sys.argv[1:]
+    out = Path(target)
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    data = load_data(folder, cache_dir=out / "cache")
+    data = replace(data, val_search=subset(data.val_search, N_WATCHED))
+    first, _ = to_tensors(subset(data.train, 1000), "cpu")
+    normalise = CASES[network].normalise or Normalise.of(first)
+    bench = Bench(network, tuple(weights), data, normalise, out)
+    models = {(arm, seed): bench.train(arm, seed) for seed in SEEDS for arm in ARMS}
+    models |= {(START, seed): bench.start(seed) for seed in range(len(weights))}
+    test = open_test(folder, command="benchmarks.qat", cache_dir=out / "cache")
+    images, labels = to_tensors(test, "cpu")
+    x = normalise(to_float(images)).contiguous()
+    runs: dict[str, dict[int, dict[str, float]]] = {arm: {} for arm in (START, *ARMS)}
+    for (arm, seed), model in models.items():
+        runs[arm][seed] = bench.measure(model, x, labels)
+        print(arm, seed, runs[arm][seed], flush=True)
+    figures = {
+        figure: {arm: {seed: row[figure] for seed, row in runs[arm].items()} for arm in ARMS}
+        for figure in ("int8", "int8_loss", "snr_db")
+    }
+    facts = {
+        "n_test": len(test),
+        "recipes": {arm: bench.recipe(arm).model_dump(mode="json") for arm in ARMS},
+        "runs": runs,
+        "comparisons": {
+            figure: vars(compare_pairs(arms, [("qat", "floats")])[0])
+            for figure, arms in figures.items()
+        },
+        "environment": environment(),
+    }
+    (out / "qat.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(facts["comparisons"], indent=2))
+
+
+if __name__ == "__main__":
+    main()
