@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 LAYERS = frozenset({"conv1d", "conv2d", "linear"})  # (input, weight, ...)
 TAKES = frozenset(  # operators, by torch's names, whose tensors are rounded first
-    {"add", "add_", "mul", "mul_", "matmul", "cat", "stack", "sum", "mean", "amax"}
+    {"add", "add_", "mul", "mul_", "matmul", "bmm", "cat", "stack", "sum", "mean", "amax"}
     | {"avg_pool2d", "adaptive_avg_pool2d", "sigmoid", "hardsigmoid", "softmax"}
     | {"silu", "hardswish"}
 )
