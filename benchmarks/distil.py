@@ -1,17 +1,16 @@
-"""Does a teacher help? The same student with ResNet-56's lessons and without, by paired seeds.
+"""Does a teacher help? The same student with ResNet-56's answers and without, by paired seeds.
 
     python -m benchmarks.distil CIFAR_FOLDER RESNET56.npz STUDENT [OUT]
 
-Trains a row of STUDENTS on 1,000 pictures, six seeds in each of its arms: those of a seed have the
-same first weights, order and augmentation. Typed again, it goes on where it stopped. The test
-pictures are looked at once, when all are trained.
+Trains a row of STUDENTS on 1,000 pictures, six seeds with the teacher and six without: the two of a
+seed have the same first weights, order and augmentation. Typed again, it goes on where it stopped.
+The test pictures are looked at once, when all are trained.
 """
 
 import hashlib
 import json
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,16 +22,14 @@ from nasattn.cli.teacher import Lesson, read_distil
 from nasattn.data import ImageData, Split, load_data, open_test
 from nasattn.data.augment import Normalise
 from nasattn.search.environment import environment
-from nasattn.train.attention_transfer import watched
 from nasattn.train.checkpoint import Checkpoint
 from nasattn.train.distil import Distil, Teacher
 from nasattn.train.loop import evaluate_top1, subset, to_tensors, train_model
 from nasattn.train.recipe import RECIPES, Augmentation, Recipe
 from nasattn.zoo import get_network
 
-SEEDS = range(6)
+SEEDS, ARMS = range(6), ("labels", "taught")
 N_WATCHED = 100  # of the 5,000 val-search pictures: looked at after each epoch, used by nobody
-FEATURES = 10.0  # the source's 1,000 / (H W) is 1 to 16 for maps of 32 to 8 pixels
 
 
 def brief(epochs: int, batch_size: int) -> Recipe:
@@ -41,40 +38,27 @@ def brief(epochs: int, batch_size: int) -> Recipe:
     return RECIPES["quick"].model_copy(update=changes | {"augmentation": Augmentation(flip=0.5)})
 
 
-STUDENTS: dict[str, tuple[Recipe, tuple[str, ...]]] = {  # and the arms
-    "resnet20_cifar": (brief(15, 50), ("labels", "taught")),
-    "lam": (brief(10, 25), ("labels", "taught", "features")),
-}
+STUDENTS = {"resnet20_cifar": brief(15, 50), "lam": brief(10, 25)}
 
 
 class Remembering(nn.Module):
     """A frozen model that answers a picture that it has seen before from memory.
 
     Pictures that are only mirrored come in two forms each. A batch's other pictures act on an
-    answer by the rounding of a sum alone. Its maps are remembered by what attention transfer asks
-    of them: for each size a map (N, 1, H, W), the root of the squares summed over channels.
+    answer by the rounding of a sum alone.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.known: dict[bytes, list[Tensor]] = {}  # logits, then maps
-        self.shown = nn.ModuleList(nn.Identity() for _ in range(8))
+        self.known: dict[bytes, Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         keys = [hashlib.blake2b(one.contiguous().numpy().data).digest() for one in x]
         new = [i for i, key in enumerate(keys) if key not in self.known]
         if new:
-            with watched(self.model) as maps:
-                found = [self.model(x[new])]
-                found += [m.square().sum(1, keepdim=True).sqrt() for m in maps.last.values()]
-            self.known |= {
-                keys[i]: list(one) for i, one in zip(new, zip(*found, strict=True), strict=True)
-            }
-        logits, *maps_now = map(torch.stack, zip(*(self.known[key] for key in keys), strict=True))
-        for show, one in zip(self.shown, maps_now, strict=False):
-            show(one)
-        return logits
+            self.known |= {keys[i]: y for i, y in zip(new, self.model(x[new]), strict=True)}
+        return torch.stack([self.known[key] for key in keys])
 
 
 @dataclass(frozen=True)
@@ -84,7 +68,7 @@ class Bench:
     student: str
     recipe: Recipe
     data: ImageData
-    lessons: Mapping[str, Distil | None]  # by arm
+    distil: Distil
     out: Path
 
     def train(self, arm: str, seed: int) -> None:
@@ -92,7 +76,7 @@ class Bench:
         path = self.out / f"{arm}-{seed}.pt"
         if path.exists():
             return
-        distil = self.lessons[arm]
+        distil = self.distil if arm == "taught" else None
         run = {"arm": arm, "seed": seed, "recipe": self.recipe.model_dump(mode="json")}
         run |= {"teacher": distil.identity} if distil else {}
         checkpoint = Checkpoint(self.out / f"{arm}-{seed}-checkpoint.pt", run)
@@ -119,7 +103,6 @@ def main() -> None:
     """Train all, measure all, compare."""
     folder, weights, student = sys.argv[1:4]
     out = Path(sys.argv[4] if len(sys.argv) > 4 else f"runs/distil-{student}")
-    recipe, arms = STUDENTS[student]
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     whole = load_data(folder, cache_dir=out / "cache")
@@ -133,21 +116,20 @@ def main() -> None:
         Teacher(Remembering(t.model), t.normalise, t.identity) for t in distil.teachers
     )
     taught = replace(distil, teachers=teachers)
-    lessons = {"labels": None, "taught": taught, "features": replace(taught, features=FEATURES)}
-    bench = Bench(student, recipe, data, lessons, out)
+    bench = Bench(student, STUDENTS[student], data, taught, out)
     for seed in SEEDS:
-        for arm in arms:
+        for arm in ARMS:
             bench.train(arm, seed)
     test = open_test(folder, command="benchmarks.distil", cache_dir=out / "cache")
-    runs = {arm: {seed: bench.measure(arm, seed, test) for seed in SEEDS} for arm in arms}
-    found = compare_pairs(runs, [(arm, "labels") for arm in arms[1:]])
+    runs = {arm: {seed: bench.measure(arm, seed, test) for seed in SEEDS} for arm in ARMS}
+    (found,) = compare_pairs(runs, [("taught", "labels")])
     (teacher,) = distil.teachers
     facts = {
         "teacher": distil.identity,
         "teacher_top1": evaluate_top1(teacher.model, test, teacher.normalise),
         "n_test": len(test),
         "runs": runs,
-        "comparisons": [vars(one) for one in found],
+        "comparison": vars(found),
         "environment": environment(),
     }
     (out / "distil.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

@@ -62,11 +62,11 @@ def test_round_map_is_the_formula_and_keeps_0(low: float, high: float) -> None:
     assert len(set(found.flatten().tolist())) <= 256
 
 
-def test_gradients_pass_straight_through_but_where_a_map_is_cut() -> None:
+def test_gradients_pass_straight_through() -> None:
     x = torch.tensor([[-2.0, -0.3, 0.4, 5.0]], requires_grad=True)
     round_map(x, torch.tensor([-1.0, 2.0])).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
-    assert x.grad.tolist() == [[0.0, 1.0, 1.0, 0.0]]
+    assert torch.equal(x.grad, torch.ones(1, 4))
     w = normal(4, 3).requires_grad_()
     round_weight(w).sum().backward()  # type: ignore[no-untyped-call]
     assert w.grad is not None
@@ -111,7 +111,7 @@ class Residual(nn.Module):
         self.head = nn.Linear(3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = conv2d(x, self.kernel)
+        y = conv2d(x, weight=self.kernel)
         y += x
         return linear(y.relu().mean((2, 3)), self.head.weight, self.head.bias)
 
@@ -233,7 +233,7 @@ def test_fake_int8_rounds_where_onnxruntime_does(
             patch.setattr("nasattn.train.fake_int8.round_weight", lambda weight: weight)
             follow("output", model(x))
         rounded = fake(x)
-    # What is left is the rounding of biases and of sums: a tenth of what int8 does.
+    # What is left is the rounding of biases and of sums: an eighth of what int8 does.
     assert (rounded - theirs).square().mean() < (theirs - floats).square().mean() / 4
 
 

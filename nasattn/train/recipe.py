@@ -116,7 +116,7 @@ RECIPES: dict[str, Recipe] = {
             head_epochs=3,
             thaw_epochs=6,
         ),
-        Recipe(  # ours: `finetune` at a tenth of its rate, as Krishnamoorthi, 2018, advises
+        Recipe(  # ours: `finetune` at a tenth of its rate, for weights that are good already
             name="qat",
             epochs=5,
             batch_size=32,
