@@ -151,7 +151,10 @@ class GeM(nn.Module):
         # eps^p leaves float32 from p = 7 on. The mean is homogeneous: scale each map by its top
         # (a constant to the gradient, which stays exact) and the mean is never below 1 / HW.
         top = x.amax((2, 3), keepdim=True).detach()  # (N, C, 1, 1)
-        return (x / top).pow(self.p).mean((2, 3)).pow(1 / self.p) * top.flatten(1)
+        # The bounds change nothing here; in int8 a faint map has a top of 0, or one above it.
+        share = (x / top.clamp(min=self.eps)).clamp(max=1)
+        mean = share.pow(self.p).mean((2, 3)).clamp(min=self.eps)
+        return mean.pow(1 / self.p) * top.flatten(1)
 
 
 class MeanPool(nn.Module):

@@ -16,6 +16,7 @@ from nasattn.arch import parse_architecture
 from nasattn.attention import ATTENTIONS
 from nasattn.data import ImageData, load_data
 from nasattn.errors import EvaluationError
+from nasattn.layers import GeM
 from nasattn.model import build_model
 from nasattn.tensor_file import read_tensors
 from nasattn.train.checkpoint import Checkpoint
@@ -303,3 +304,20 @@ def test_train_writes_plain_weights_that_were_trained_for_int8(
     pytest.importorskip("onnxruntime")
     export = ["export", "qat/weights.safetensors", "--to", "onnx", "--precision", "int8"]
     assert nasattn(monkeypatch, *export, "-o", "out") == 0
+
+
+def test_faint_maps_keep_gem_finite() -> None:
+    # The second channel is fainter than half a step of the first one's range: it rounds to 0.
+    for p in (1.0, 3.0, 8.0, 20.0):
+        model = GeM(p, learnable=True)
+        x = torch.ones(1, 2, 4, 4)
+        x[:, 1] = 1e-3
+        x.requires_grad_()
+        network = FakeInt8(model, Ranges()).train()
+        for _ in range(2):
+            network(x).sum().backward()
+        assert x.grad is not None
+        assert x.grad.isfinite().all()
+        assert isinstance(model.p, nn.Parameter)
+        assert model.p.grad is not None
+        assert model.p.grad.isfinite()
