@@ -152,7 +152,7 @@ class GeM(nn.Module):
         # (a constant to the gradient, which stays exact) and the mean is never below 1 / HW.
         top = x.amax((2, 3), keepdim=True).detach()  # (N, C, 1, 1)
         # The bounds change nothing here; in int8 a faint map has a top of 0, or one above it.
-        share = (x / top.clamp(min=self.eps)).clamp(max=1)
+        share = (x / top.clamp(min=self.eps)).clamp(max=2)
         mean = share.pow(self.p).mean((2, 3)).clamp(min=self.eps)
         return mean.pow(1 / self.p) * top.flatten(1)
 
