@@ -255,7 +255,9 @@ def prune(
 ) -> None:
     """Prune channels of a trained network, train it on, and show what it cost."""
     from nasattn.cli.evaluate import Choice
-    from nasattn.cli.prune import amount, prune_command, sensitivity_command
+    from nasattn.cli.prune import prune_command
+    from nasattn.cli.pruning import amount
+    from nasattn.cli.sensitivity import sensitivity_command
 
     training = {"name": recipe or "finetune", "epochs": epochs, "train_size": train_size}
     changes: dict[str, Any] = {
