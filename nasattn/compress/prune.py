@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,20 +52,40 @@ def prune(
     it, makes channels stay whole. `taylor` reads the gradients that the parameters hold, `random`
     the seed. example: (N, in_chs, H, W). Raises StudyError where a target cannot be reached.
     """
-    if sum(value is not None for value in (ratio, target_macs, target_params)) != 1:
-        raise StudyError("prune: give one of ratio, target_macs and target_params")
     check_ignored(model, ignore)
     groups = [
         group
         for group in channel_groups(model, example, importance=importance, seed=seed)
-        if not any(_makes(group, name) for name in ignore)
+        if not is_in(group.makers, ignore)
     ]
     if not groups:
         raise StudyError("prune: there is no layer whose channels can go")
     choose = global_cuts if global_ else local_cuts
+    return prune_by(
+        lambda share: choose(groups, share),
+        model,
+        example,
+        ratio=ratio,
+        target_macs=target_macs,
+        target_params=target_params,
+    )
+
+
+def prune_by(
+    choose: Callable[[float], Cuts],
+    model: nn.Module,
+    example: Tensor,
+    *,
+    ratio: float | None,
+    target_macs: int | None,
+    target_params: int | None,
+) -> Pruned:
+    """What `prune` does, with the cuts that are chosen for a ratio."""
+    if sum(value is not None for value in (ratio, target_macs, target_params)) != 1:
+        raise StudyError("prune: give one of ratio, target_macs and target_params")
     if ratio is None:
-        ratio = ratio_for(model, example, lambda r: choose(groups, r), target_macs, target_params)
-    cuts = choose(groups, checked_ratio(ratio))
+        ratio = ratio_for(model, example, choose, target_macs, target_params)
+    cuts = choose(checked_ratio(ratio))
     return Pruned(narrowed(model, cuts), cuts, ratio)
 
 
@@ -77,10 +97,9 @@ def check_ignored(model: nn.Module, ignore: Sequence[str]) -> None:
             raise UnknownNameError("layer", name, known=names)
 
 
-def _makes(group: ChannelGroup, name: str) -> bool:
-    """Whether a layer, or one inside it, makes channels of a group."""
-    makers = (member.removesuffix(":out") for member in group.members if member.endswith(":out"))
-    return any(maker == name or maker.startswith(f"{name}.") for maker in makers)
+def is_in(names: Iterable[str], layers: Sequence[str]) -> bool:
+    """Whether one of the names is one of the layers, or inside one."""
+    return any(name == one or name.startswith(f"{one}.") for name in names for one in layers)
 
 
 def checked_ratio(ratio: float) -> float:
@@ -175,11 +194,17 @@ def add_gradients(
     model: nn.Module, split: Split, normalise: Normalise, *, device: str = "cpu"
 ) -> None:
     """Leave the gradients of the mean loss over a split in the parameters, for `taylor`."""
-    model.to(device).eval()
     model.zero_grad()
-    images, labels = to_tensors(split, device)
-    batches = zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True)
-    for x, y in batches:
-        loss = cross_entropy(model(normalise(to_float(x))), y, reduction="sum") / len(images)
+    for loss in losses(model, split, normalise, device=device):
         loss.backward()  # type: ignore[no-untyped-call]
     model.cpu()
+
+
+def losses(
+    model: nn.Module, split: Split, normalise: Normalise, *, device: str = "cpu"
+) -> Iterator[Tensor]:
+    """The terms, a batch each, whose sum is the mean loss over a split."""
+    model.to(device).eval()
+    images, labels = to_tensors(split, device)
+    for x, y in zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True):
+        yield cross_entropy(model(normalise(to_float(x))), y, reduction="sum") / len(images)
