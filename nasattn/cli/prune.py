@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ from nasattn.cli.train import (
     share_words,
     train_shown,
 )
-from nasattn.compress.prune import Pruned, cost_of, prune
+from nasattn.compress.nni_pruners import NNI_PRUNERS, prune_with_nni
+from nasattn.compress.prune import Pruned, cost_of, losses, prune
 from nasattn.cost import Latency, LatencyMeter
 from nasattn.data import ImageData
 from nasattn.errors import StudyError
 from nasattn.files import slug
 from nasattn.tensor_file import write_tensors
-from nasattn.train.loop import Epoch
+from nasattn.train.loop import Epoch, subset
 from nasattn.train.metrics import Share
 from nasattn.weights import Facts
 from nasattn.words import plural
@@ -91,18 +93,17 @@ def prune_command(
 
 def cut(original: Original, data: ImageData, options: PruneOptions) -> Pruned:
     """The network without its least important channels, as the options say."""
-    prepare(original, data, options)
-    pruned = prune(
-        original.model,
-        example(data),
-        ratio=options.ratio,
-        target_macs=options.target_macs,
-        target_params=options.target_params,
-        importance=options.importance,
-        global_=options.compete == "global",
-        ignore=options.ignore,
-        seed=options.seed,
+    how: dict[str, Any] = options.model_dump(
+        include={"ratio", "target_macs", "target_params", "ignore", "seed"}
     )
+    if options.pruner in NNI_PRUNERS:
+        split = subset(data.train, options.calibration)
+        loss = partial(losses, split=split, normalise=original.normalise, device=options.device)
+        how |= {"pruner": options.pruner, "losses": loss}
+        return prune_with_nni(original.model, example(data), **how)
+    prepare(original, data, options)
+    how |= {"importance": options.importance, "global_": options.compete == "global"}
+    pruned = prune(original.model, example(data), **how)
     original.model.zero_grad()
     return pruned
 
@@ -129,7 +130,7 @@ def run(console: Console, job: PruneJob, original: Original, pruned: Pruned, don
     states = {"whole": state(original.model, job), "pruned": state(pruned.model, job)}
     console.print(
         f"pruned {100 * pruned.ratio:.1f} % of the channels of "
-        f"{plural(len(pruned.record), 'group')} by {options.importance}\n"
+        f"{plural(len(pruned.record), 'group')} by {options.importance or options.pruner}\n"
         f"top1 {share_words(states['whole'].top1)} val-select pictures, whole\n"
         f"top1 {share_words(states['pruned'].top1)}, pruned"
     )

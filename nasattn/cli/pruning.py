@@ -24,10 +24,12 @@ from nasattn.cli.evaluate import (
 from nasattn.cli.train import TrainOptions
 from nasattn.compress.graph import IMPORTANCES, library
 from nasattn.compress.narrow import Cuts
+from nasattn.compress.nni_pruners import NNI_PRUNERS
 from nasattn.compress.prune import add_gradients
 from nasattn.data import ImageData, Split
 from nasattn.data.augment import Normalise
 from nasattn.errors import StudyError, UnknownNameError
+from nasattn.exchange.nni_library import load_nni
 from nasattn.pretrained import read_pretrained
 from nasattn.spec import Name, parse
 from nasattn.train.loop import subset
@@ -35,6 +37,7 @@ from nasattn.train.metrics import Share, measure_answers
 from nasattn.train.recipe import Recipe, from_named
 from nasattn.zoo import NamedNetwork, read_network
 
+TORCH_PRUNING = "torch-pruning"
 UNITS = {"k": 10**3, "M": 10**6, "G": 10**9}
 
 
@@ -47,7 +50,8 @@ class PruneOptions(TrainOptions):
     ratio: float | None = None
     target_macs: PositiveInt | None = None
     target_params: PositiveInt | None = None
-    importance: Name = "l2"
+    pruner: Name = TORCH_PRUNING
+    importance: Name | None = None  # of torch-pruning; l2 where nothing is said
     compete: Literal["group", "global"] = "group"
     ignore: tuple[Name, ...] = ()
     calibration: PositiveInt = 512  # training pictures whose loss `taylor` differentiates
@@ -67,10 +71,21 @@ class Original:
 
 def read_options(changes: Mapping[str, Any], choice: Choice) -> PruneOptions:
     """The options checked; nothing has been read or written yet."""
-    library()  # or say that it is absent, before pictures are read
     options = parse(PruneOptions, dict(changes), "prune", StudyError)
-    if options.importance not in IMPORTANCES:
-        raise UnknownNameError("importance", options.importance, known=IMPORTANCES)
+    if options.pruner in NNI_PRUNERS:
+        if options.importance or options.compete == "global":
+            raise StudyError(
+                f"--importance, --global: only with --pruner {TORCH_PRUNING}; {options.pruner} "
+                "says itself how channels are ranked"
+            )
+        load_nni("nni.compression", options.pruner)  # or say that it is absent, now
+    elif options.pruner == TORCH_PRUNING:
+        library()
+        options = options.model_copy(update={"importance": options.importance or "l2"})
+        if options.importance not in IMPORTANCES:
+            raise UnknownNameError("importance", options.importance, known=IMPORTANCES)
+    else:
+        raise UnknownNameError("pruner", options.pruner, known=(TORCH_PRUNING, *NNI_PRUNERS))
     check(choice)
     options.use()
     return options

@@ -13,7 +13,7 @@ from torch import nn
 from nasattn.cli.evaluate import Choice, check_file
 from nasattn.cli.folders import write_result
 from nasattn.cli.machine import plain_memory_errors
-from nasattn.cli.pruning import example, load, prepare, read_options, top1
+from nasattn.cli.pruning import TORCH_PRUNING, example, load, prepare, read_options, top1
 from nasattn.cli.tables import add_row, number_column, table
 from nasattn.cli.train import LESS, share_words
 from nasattn.compress.graph import channel_groups
@@ -39,12 +39,13 @@ def sensitivity_command(
     if n < 1:
         raise StudyError(f"--n: must be 1 or more, is {n}")
     check_file(json_file, target, choice.init, choice.data)
+    importance = options.importance
+    if importance is None:
+        raise StudyError(f"--sensitivity: only with --pruner {TORCH_PRUNING}")
     original, data, options = load(console, target, choice, options, cache_dir)
     split = subset(data.val_search, n)
     prepare(original, data, options)
-    groups = channel_groups(
-        original.model, example(data), importance=options.importance, seed=options.seed
-    )
+    groups = channel_groups(original.model, example(data), importance=importance, seed=options.seed)
     original.model.zero_grad()
 
     def measure(model: nn.Module) -> Share:
@@ -63,7 +64,7 @@ def sensitivity_command(
             "content_hash": data.content_hash,
             "split": "val_search",
             "n": whole.n,
-            "importance": options.importance,
+            "importance": importance,
             "whole": asdict(whole),
             "ratios": RATIOS,
             "groups": [asdict(row) for row in rows],

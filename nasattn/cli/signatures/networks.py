@@ -218,7 +218,12 @@ def prune(
         str | None, name_of("As many as bring the multiply-adds down to it: 40M.", "N")
     ] = None,
     target_params: Annotated[str | None, name_of("The same with parameters.", "N")] = None,
-    importance: Annotated[str, name_of("l2, l1, taylor, fpgm or random.")] = "l2",
+    pruner: Annotated[
+        str, name_of("torch-pruning; nni-l1, nni-fpgm or nni-taylor, of NNI 3.0.")
+    ] = "torch-pruning",
+    importance: Annotated[
+        str | None, name_of("Of torch-pruning: l2, l1, taylor, fpgm or random. [l2]")
+    ] = None,
     compete: Annotated[
         bool, typer.Option("--global", help="The lowest scores go, wherever they are.")
     ] = False,
@@ -265,6 +270,7 @@ def prune(
         "ratio": decimal("--ratio", ratio),
         "target_macs": amount("--target-macs", target_macs),
         "target_params": amount("--target-params", target_params),
+        "pruner": pruner,
         "importance": importance,
         "compete": "global" if compete else "group",
         "ignore": tuple(ignore or ()),
