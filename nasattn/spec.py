@@ -1,5 +1,6 @@
 """Typed, frozen values from plain data: the base of every specification, and its clear errors."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from nasattn.errors import NasattnError, UnknownNameError, hint, shown
+from nasattn.errors import NasattnError, StudyError, UnknownNameError, hint, shown
 
 
 class Spec(BaseModel):
@@ -71,6 +72,21 @@ def read_value(text: str) -> Any:
     except yaml.YAMLError:
         return text
     return value if isinstance(value, bool | int | float | str) else text
+
+
+UNITS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
+AMOUNT = re.compile(r"((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?) ?([kKMG]?)")
+
+
+def read_amount(value: Any) -> Any:
+    """40M or 4e7 as 40,000,000; StudyError for other text. What is no text stays."""
+    if not isinstance(value, str):
+        return value
+    match = AMOUNT.fullmatch(value.strip())
+    found = float(match[1]) * UNITS[match[2]] if match else 0.0
+    if not 1 <= found < 2**63:
+        raise StudyError(f"must be an amount like 300k, 40M or 1.5G, is {shown(value)}")
+    return round(found)
 
 
 class _StrictSafeLoader(yaml.SafeLoader):

@@ -6,11 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, PositiveInt, SerializeAsAny, model_validator
 
 from nasattn.errors import StudyError, UnknownNameError
-from nasattn.spec import Line, Name, Spec, parse
+from nasattn.spec import Line, Name, Spec, parse, read_amount
 from nasattn.train.recipe import Recipe, from_named
 
 START = "start"  # as a teacher: the weights that a pipeline begins with
-UNITS = {"k": 10**3, "M": 10**6, "G": 10**9}
 
 
 def changed(name: str) -> BeforeValidator:
@@ -22,21 +21,7 @@ def changed(name: str) -> BeforeValidator:
     return BeforeValidator(named)
 
 
-def amount(value: Any) -> Any:
-    """40M as 40,000,000; StudyError for a text that is no such number."""
-    if not isinstance(value, str):
-        return value
-    digits, unit = (value[:-1], UNITS[value[-1]]) if value[-1:] in UNITS else (value, 1)
-    try:
-        found = float(digits) * unit
-        if not 1 <= found < 2**63:
-            raise ValueError
-    except ValueError:
-        raise StudyError(f"must be a number like 3000000 or 3M, is {value!r}") from None
-    return int(found)
-
-
-Amount = Annotated[PositiveInt, BeforeValidator(amount)]
+Amount = Annotated[PositiveInt, BeforeValidator(read_amount)]
 
 
 class Step(Spec):
@@ -78,7 +63,9 @@ class Prune(Step):
     ratio: float | None = None
     target_macs: Amount | None = None
     target_params: Amount | None = None
-    importance: Name = "l2"
+    pruner: Name | None = None
+    importance: Name | None = None
+    multiple: PositiveInt | None = None
     compete: Literal["group", "global"] = "group"
     ignore: tuple[Name, ...] = ()
     recipe: Annotated[Recipe, changed("finetune")] = Field(

@@ -230,7 +230,10 @@ def test_a_place_that_cannot_be_written_is_found_before_training(
         (["search", "--constraint", "flops<=1"], "unknown objective 'flops'"),
         (["search", "--constraint", "macs"], "must be like 'macs<=120e6'"),
         (["search", "--objective", "speed"], "unknown objective 'speed'"),
-        (["search", "--sampler", "best"], "unknown sampler 'best'; known: cost_aware, nsga2, "),
+        (
+            ["search", "--sampler", "best"],
+            "unknown sampler 'best'; known: cost_aware, nni_evolution, ",
+        ),
         (["search", "--early-stop", "asha"], "unknown early stopping rule 'asha'; known: none, r"),
         (["search", "--seeds", "-1"], "n_seeds: must be greater than or equal to 0, is -1"),
         (["search", "--finalists", "0"], "finalists: must be greater than or equal to 1, is 0"),

@@ -215,7 +215,7 @@ def test_steps_read_amounts() -> None:
     assert isinstance(prune, Prune)
     assert prune.target_macs == 1_500_000
     assert isinstance(export, Export)
-    with pytest.raises(StudyError, match="must be a number like 3000000 or 3M, is '3Q'"):
+    with pytest.raises(StudyError, match="must be an amount like 300k, 40M or 1\\.5G, is '3Q'"):
         parse(Pipeline, {"optimize": [{"step": "prune", "target_macs": "3Q"}]}, "x", StudyError)
 
 

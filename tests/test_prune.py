@@ -454,10 +454,26 @@ def test_prune_command_ends_in_weights_that_evaluate_reads(
     capsys.readouterr()
     assert nasattn(monkeypatch, *PRUNE, *target) == 0
     assert "pruned already with these settings" in capsys.readouterr().out
-    again = ["prune", "p/weights.safetensors", *PRUNE[2:-1], "q", "--ratio", "0.3"]
+    again = ["prune", "p/weights.safetensors", *PRUNE[2:-1], "q", "--ratio", "0.6"]
     assert nasattn(monkeypatch, *again) == 0  # pruned twice
     twice = read_tensors(Path("q/weights.safetensors"), Facts).facts.pruned
     assert twice[: len(file.facts.pruned)] == file.facts.pruned
+
+
+def test_prune_keeps_multiples_of_what_kernels_take() -> None:
+    model = network(tiny())  # groups of 16 and of 32 channels
+    for multiple, kept in ((1, {11, 22}), (4, {12, 24}), (8, {16, 24})):
+        pruned = prune(model, EXAMPLE, ratio=0.3, multiple=multiple)
+        assert {len(cut.kept) for cut in pruned.record} == kept - {16}
+        assert pruned.model(spread()).shape == (2, CLASSES)
+    with pytest.raises(StudyError, match="0.3 takes nothing where channels stay a multiple of 32"):
+        prune(model, EXAMPLE, ratio=0.3, multiple=32)
+
+
+@pytest.mark.parametrize("kind", ["grouped", "splat"])
+def test_prune_keeps_multiples_over_blocks(kind: str) -> None:
+    pruned = prune(network(KINDS[kind]), EXAMPLE, ratio=0.4, multiple=4)
+    assert all(len(cut.kept) % 4 == 0 for cut in pruned.record)
 
 
 @pytest.mark.slow
@@ -500,7 +516,7 @@ def test_prune_command_shows_each_layer_alone(
     [
         (["--ratio", "0.5", "--target-macs", "40M"], "give one of --ratio, --target-macs"),
         (["--ratio", "half"], "--ratio: 'half' is not a number"),
-        (["--target-macs", "40MB"], "--target-macs: must be an amount like 40M, 1.5G or 300k"),
+        (["--target-macs", "40MB"], "--target-macs: must be an amount like 300k, 40M or 1.5G"),
         (["--ratio", "0.5", "--importance", "l3"], "unknown importance 'l3'; known: fpgm, l1"),
         (["--ratio", "0.5", "--epochs", "0"], "recipe.epochs: must be greater than 0"),
     ],

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from nasattn.cli.recommend import amount, pick_table, pick_words, read_wish
+from nasattn.cli.options import amount
+from nasattn.cli.recommend import pick_table, pick_words, read_wish
 from nasattn.errors import NasattnError, StudyError
 from nasattn.recommend import MEASURED, PRIORITIES, PUBLISHED, Known, Wish, pick, published_top1
 from nasattn.search.spec import load_study_spec
@@ -105,7 +106,7 @@ def test_amount_reads_suffixes(text: str, value: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "M", "-3M", "0", "3T", "3MM", "inf", "nan", "1e999", "٣"])
 def test_amount_refuses_what_is_no_number_above_0(text: str) -> None:
-    with pytest.raises(NasattnError, match="--max-params: must be a number above 0 like 300k"):
+    with pytest.raises(NasattnError, match="--max-params: must be an amount like 300k"):
         amount("--max-params", text)
 
 
@@ -169,7 +170,7 @@ def test_recommend_goes_by_a_stored_study_of_the_same_pictures(
     ("options", "message"),
     [
         (["--priority", "sise"], "did you mean 'size'?"),
-        (["--priority", "size", "--max-params", "3T"], "--max-params: must be a number above 0"),
+        (["--priority", "size", "--max-params", "3T"], "--max-params: must be an amount"),
         (["--priority", "size", "--max-latency", "fast"], "must be like 8ms or 8ms@onnxruntime"),
         (["--priority", "size", "--max-latency", "0ms"], "must be like 8ms"),
         (["--priority", "size", "--max-latency", "8ms@onnxrun"], "onnxruntime"),

@@ -14,6 +14,7 @@ from nasattn.search.samplers import SAMPLERS
 from nasattn.search.storage import open_study
 from nasattn.search.trials import counts
 from nasattn.testing import FakeEvaluator
+from tests.nni import NEEDS_NNI
 from tests.test_engines import Slowly, local, search
 from tests.test_search import DIRECTIONS, LADDER, VARIED
 
@@ -33,7 +34,11 @@ def replayed(folder: Path) -> Replay:
 @pytest.mark.parametrize(
     ("sampler", "pending"),
     [
-        (name, n) if (name, n) == ("cost_aware", 4) else pytest.param(name, n, marks=SLOW)
+        pytest.param(
+            name,
+            n,
+            marks=[SLOW] * ((name, n) != ("cost_aware", 4)) + [NEEDS_NNI] * name.startswith("nni"),
+        )
         for name in SAMPLERS
         for n in (1, 4)
     ],

@@ -22,6 +22,7 @@ from nasattn.search.trials import counts, is_new, state_of
 from nasattn.space import SearchSpace
 from nasattn.testing import FakeEvaluator
 from nasattn.train.loop import Epoch
+from tests.nni import some_quick
 
 LADDER = SearchSpace.model_validate(  # a small space: each parameter costs sqlite a commit
     {
@@ -59,9 +60,7 @@ DIRECTIONS = {"top1": "maximize", "macs": "minimize"}
 
 
 QUICK = ("cost_aware", "tpe")
-SOME_QUICK = [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SAMPLERS
-]
+SOME_QUICK = some_quick(SAMPLERS, QUICK)
 
 
 class Quiet:
@@ -153,7 +152,7 @@ def test_no_network_is_evaluated_twice_and_an_exhausted_space_ends_the_search(
     search, fake = Search(tmp_path, FEW, sampler=sampler), FakeEvaluator()
     trials = search(fake, 50)
     assert sorted(fake.evaluated) == sorted(set(fake.evaluated))
-    if sampler == "cost_aware":  # it knows that none is left
+    if sampler in ("cost_aware", "nni_evolution"):  # they know that none is left
         assert search.ending == "exhausted"
         assert [is_new(t) for t in trials] == [True] * 6 + [False]
         assert trials[-1].user_attrs["given_up"] == "nothing is left to propose"

@@ -20,14 +20,14 @@ from nasattn.cli.export import Wanted, export_command
 from nasattn.cli.folders import check_folder, make_folder, write_result
 from nasattn.cli.machine import check_here, machine_turns, plain_memory_errors
 from nasattn.cli.prune import prune_command
+from nasattn.cli.pruning import read_options
 from nasattn.cli.states import Scene, State, measure_states, notes, state_table
 from nasattn.cli.teacher import Lesson
 from nasattn.cli.train import LESS, WEIGHTS, train_command
 from nasattn.compress.fold import fold_checked
-from nasattn.compress.graph import IMPORTANCES, library
 from nasattn.deploy.card import weights_id
 from nasattn.deploy.export import PARITY
-from nasattn.errors import StudyError, UnknownNameError, WeightsError
+from nasattn.errors import StudyError, WeightsError
 from nasattn.files import slug
 from nasattn.runtimes.spec import RuntimeSpec, parse_runtime
 from nasattn.runtimes.table import RUNTIMES
@@ -176,9 +176,7 @@ def check_steps(steps: Sequence[Step]) -> None:
     """What can be known of steps before the first one begins: packages, names, files."""
     for step in steps:
         if isinstance(step, Prune):
-            library()
-            if step.importance not in IMPORTANCES:
-                raise UnknownNameError("importance", step.importance, known=IMPORTANCES)
+            read_options(prune_changes(step, Ask()), choice_of(Ask()))
         if isinstance(step, Export):
             wanted(step, Ask(), None).orders()
         for name in teachers(step):
@@ -208,19 +206,27 @@ def train_step(console: Console, step: Any, ground: Ground) -> int:
 
 
 def prune_step(console: Console, step: Any, ground: Ground) -> int:
-    ask = ground.ask
-    own = step.model_dump(exclude_none=True, exclude={"recipe"})
-    device, threads = ask.device or "cpu", ask.threads or 1
     return prune_command(
         ground.target,
-        {k: v for k, v in ask.changes.items() if k != "data"}
-        | own
-        | {"recipe": step.recipe.model_dump()},
-        Choice(None, ask.data, ask.resolution, "val_select", None, None, device, threads),
+        prune_changes(step, ground.ask),
+        choice_of(ground.ask),
         out=ground.place,
-        overwrite=ask.overwrite,
+        overwrite=ground.ask.overwrite,
         cache_dir=ground.cache_dir,
     )
+
+
+def prune_changes(step: Prune, ask: Ask) -> dict[str, Any]:
+    """What `nasattn prune` is told."""
+    machine = {name: value for name, value in ask.changes.items() if name != "data"}
+    own = step.model_dump(exclude_none=True, exclude={"recipe"})
+    return machine | own | {"recipe": step.recipe.model_dump()}
+
+
+def choice_of(ask: Ask) -> Choice:
+    """The pictures, as `nasattn evaluate` has it."""
+    device, threads = ask.device or "cpu", ask.threads or 1
+    return Choice(None, ask.data, ask.resolution, "val_select", None, None, device, threads)
 
 
 def fold_step(console: Console, step: Step, ground: Ground) -> int:

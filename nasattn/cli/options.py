@@ -31,6 +31,17 @@ def decimal(option: str, text: str | None) -> float | None:
         raise StudyError(f"{option}: {shown(text)} is not a number") from None
 
 
+def amount(option: str, text: str | None) -> int | None:
+    """'40M' as 40,000,000; raises StudyError naming the option."""
+    from nasattn.spec import read_amount
+
+    try:
+        found: int | None = read_amount(text)
+    except StudyError as e:
+        raise StudyError(f"{option}: {e}") from None
+    return found
+
+
 def channels(option: str, text: str | None) -> tuple[float, ...] | None:
     """'0.485,0.456,0.406' as three numbers."""
     if text is None:

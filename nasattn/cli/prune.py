@@ -4,88 +4,42 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import torch
-from pydantic import BeforeValidator, Field, PositiveInt
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from nasattn.arch import Architecture
-from nasattn.cli.data import load_with_progress
-from nasattn.cli.evaluate import (
-    Choice,
-    check,
-    check_file,
-    choose_normalise,
-    outside,
-    pictures,
-    read_own,
-    restored,
-)
+from nasattn.cli.evaluate import Choice
 from nasattn.cli.folders import RunFolder, check_folder, check_target, one_writer, write_result
 from nasattn.cli.machine import machine_turns, plain_memory_errors
+from nasattn.cli.pruning import Original, PruneOptions, example, load, prepare, read_options, top1
 from nasattn.cli.tables import add_row, number_column, table
 from nasattn.cli.train import (
     LESS,
     WEIGHTS,
     Job,
-    TrainOptions,
     known_facts,
     plan,
     share_words,
     train_shown,
 )
-from nasattn.compress.graph import IMPORTANCES, channel_groups, library
-from nasattn.compress.narrow import Cuts
-from nasattn.compress.prune import Pruned, add_gradients, cost_of, prune
-from nasattn.compress.sensitivity import RATIOS, Response, sensitivity
+from nasattn.compress.nni_pruners import NNI_PRUNERS, prune_with_nni
+from nasattn.compress.prune import Pruned, cost_of, losses, prune
 from nasattn.cost import Latency, LatencyMeter
-from nasattn.data import ImageData, Split
-from nasattn.data.augment import Normalise
-from nasattn.errors import StudyError, UnknownNameError
+from nasattn.data import ImageData
+from nasattn.errors import StudyError
 from nasattn.files import slug
-from nasattn.pretrained import read_pretrained
-from nasattn.spec import Name, parse
 from nasattn.tensor_file import write_tensors
 from nasattn.train.loop import Epoch, subset
-from nasattn.train.metrics import Share, measure_answers
-from nasattn.train.recipe import Recipe, from_named
+from nasattn.train.metrics import Share
 from nasattn.weights import Facts
 from nasattn.words import plural
-from nasattn.zoo import NamedNetwork, read_network
+from nasattn.zoo import NamedNetwork
 
 REPORT = "prune.json"
-UNITS = {"k": 10**3, "M": 10**6, "G": 10**9}
-
-
-class PruneOptions(TrainOptions):
-    """What `nasattn prune` takes away, and how it trains what is left."""
-
-    recipe: Annotated[Recipe, BeforeValidator(from_named)] = Field(
-        default="finetune", validate_default=True
-    )
-    ratio: float | None = None
-    target_macs: PositiveInt | None = None
-    target_params: PositiveInt | None = None
-    importance: Name = "l2"
-    compete: Literal["group", "global"] = "group"
-    ignore: tuple[Name, ...] = ()
-    calibration: PositiveInt = 512  # training pictures whose loss `taylor` differentiates
-
-
-@dataclass(frozen=True, eq=False)
-class Original:
-    """A trained network, and what it is to be called, built and fed by."""
-
-    model: nn.Module
-    name: str
-    arch: Architecture
-    earlier: Cuts  # that had been made before
-    identity: str
-    normalise: Normalise
 
 
 @dataclass(frozen=True)
@@ -137,73 +91,22 @@ def prune_command(
         return run(console, job, original, pruned, len(folder.clear(overwrite=overwrite)))
 
 
-def read_options(changes: Mapping[str, Any], choice: Choice) -> PruneOptions:
-    """The options checked; nothing has been read or written yet."""
-    library()  # or say that it is absent, before pictures are read
-    options = parse(PruneOptions, dict(changes), "prune", StudyError)
-    if options.importance not in IMPORTANCES:
-        raise UnknownNameError("importance", options.importance, known=IMPORTANCES)
-    check(choice)
-    options.use()
-    return options
-
-
-def load(
-    console: Console, target: str, choice: Choice, options: PruneOptions, cache_dir: Path
-) -> tuple[Original, ImageData, PruneOptions]:
-    """The network with its weights, and the pictures to train and to judge it on."""
-    weights = read_own(target, choice)
-    source, resolution = pictures(target, choice, weights)
-    options = options.model_copy(update={"data": source})
-    if weights:
-        name, arch, file = weights.facts.name, weights.facts.arch, str(weights.path)
-    else:
-        named = read_network(target)
-        name, arch, file = named.name, named.architecture, str(choice.init)
-    if arch is None:
-        raise StudyError(f"{target}: is a library's network; those of nasattn can be pruned")
-    data = load_with_progress(console, source, resolution, cache_dir)
-    subject = restored(weights, data) if weights else outside(target, choice, data, cache_dir)
-    arch = arch if weights else arch.at_resolution(data.resolution)
-    console.print(subject.words)
-    original = Original(
-        subject.model,
-        name,
-        arch,
-        weights.facts.pruned if weights else (),
-        read_pretrained(file, NamedNetwork(name, arch), cache_dir).identity,
-        choose_normalise(choice, subject.normalise, data),
-    )
-    return original, data, options
-
-
 def cut(original: Original, data: ImageData, options: PruneOptions) -> Pruned:
     """The network without its least important channels, as the options say."""
-    prepare(original, data, options)
-    pruned = prune(
-        original.model,
-        example(data),
-        ratio=options.ratio,
-        target_macs=options.target_macs,
-        target_params=options.target_params,
-        importance=options.importance,
-        global_=options.compete == "global",
-        ignore=options.ignore,
-        seed=options.seed,
+    how: dict[str, Any] = options.model_dump(
+        include={"ratio", "target_macs", "target_params", "ignore", "seed"}
     )
+    if options.pruner in NNI_PRUNERS:
+        split = subset(data.train, options.calibration)
+        loss = partial(losses, split=split, normalise=original.normalise, device=options.device)
+        how |= {"pruner": options.pruner, "losses": loss}
+        return prune_with_nni(original.model, example(data), **how)
+    prepare(original, data, options)
+    how |= {"importance": options.importance, "multiple": options.multiple}
+    how |= {"global_": options.compete == "global"}
+    pruned = prune(original.model, example(data), **how)
     original.model.zero_grad()
     return pruned
-
-
-def prepare(original: Original, data: ImageData, options: PruneOptions) -> None:
-    """The gradients that `taylor` reads."""
-    if options.importance == "taylor":
-        split = subset(data.train, options.calibration)
-        add_gradients(original.model, split, original.normalise, device=options.device)
-
-
-def example(data: ImageData) -> torch.Tensor:
-    return torch.zeros(1, 3, data.resolution, data.resolution)
 
 
 def pruned_facts(
@@ -225,7 +128,7 @@ def run(console: Console, job: PruneJob, original: Original, pruned: Pruned, don
     states = {"whole": state(original.model, job), "pruned": state(pruned.model, job)}
     console.print(
         f"pruned {100 * pruned.ratio:.1f} % of the channels of "
-        f"{plural(len(pruned.record), 'group')} by {options.importance}\n"
+        f"{plural(len(pruned.record), 'group')} by {options.importance or options.pruner}\n"
         f"top1 {share_words(states['whole'].top1)} val-select pictures, whole\n"
         f"top1 {share_words(states['pruned'].top1)}, pruned"
     )
@@ -260,13 +163,6 @@ def state(model: nn.Module, job: Job) -> State:
         job.options,
     )
     return State(share, cost.params, cost.macs, size)
-
-
-def top1(
-    model: nn.Module, split: Split, normalise: Normalise, data: ImageData, options: TrainOptions
-) -> Share:
-    n_classes = len(data.classes)
-    return measure_answers(model, split, normalise, n_classes, device=options.device).top1
 
 
 def state_table(states: Mapping[str, State]) -> Table:
@@ -328,80 +224,3 @@ def write(
 def next_command(console: Console, job: Job) -> None:
     console.print(f"\nwritten: {job.folder.result}, {job.folder.report}")
     console.print(f"measure it: nasattn evaluate {shlex.quote(str(job.folder.result))}")
-
-
-@plain_memory_errors(LESS)
-def sensitivity_command(
-    target: str,
-    changes: Mapping[str, Any],
-    choice: Choice,
-    *,
-    n: int,
-    json_file: Path | None,
-    cache_dir: Path,
-) -> None:
-    """Top-1 on val-search after each group of channels alone is pruned."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    options = read_options(changes, choice)
-    if n < 1:
-        raise StudyError(f"--n: must be 1 or more, is {n}")
-    check_file(json_file, target, choice.init, choice.data)
-    original, data, options = load(console, target, choice, options, cache_dir)
-    split = subset(data.val_search, n)
-    prepare(original, data, options)
-    groups = channel_groups(
-        original.model, example(data), importance=options.importance, seed=options.seed
-    )
-    original.model.zero_grad()
-
-    def measure(model: nn.Module) -> Share:
-        return top1(model.to(options.device), split, original.normalise, data, options)
-
-    whole = measure(original.model)
-    console.print(f"top1 {share_words(whole)} val-search pictures, nothing pruned")
-    with console.status("pruning one group after the other"):
-        rows = list(sensitivity(original.model, groups, measure))
-    console.print(sensitivity_table(rows, whole), soft_wrap=False)
-    console.print("top1 %, where that share of the layer's channels goes; nothing trained")
-    if json_file:
-        facts = {
-            "weights": target,
-            "data": data.name,
-            "content_hash": data.content_hash,
-            "split": "val_search",
-            "n": whole.n,
-            "importance": options.importance,
-            "whole": asdict(whole),
-            "ratios": RATIOS,
-            "groups": [asdict(row) for row in rows],
-        }
-        write_result(json_file, json.dumps(facts, indent=1) + "\n")
-        console.print(f"written: {json_file}")
-
-
-def sensitivity_table(rows: list[Response], whole: Share) -> Table:
-    """A row a group of channels, in the order of the network."""
-    heads = [f"{ratio:.0%}".replace("%", " %") for ratio in RATIOS]
-    made = table("layer", *map(number_column, ("channels", *heads)))
-    worst = min((row.top1[1].value for row in rows), default=whole.value)
-    for row in rows:
-        cells = (f"{100 * share.value:.1f}" for share in row.top1)
-        style = "bold" if row.top1[1].value == worst else None
-        add_row(made, (row.name, f"{row.width:,}", *cells), style=style)
-    return made
-
-
-def amount(option: str, text: str | None) -> int | None:
-    """'40M' as 40,000,000; raises StudyError naming the option."""
-    if text is None:
-        return None
-    digits, unit = (text[:-1], UNITS[text[-1]]) if text[-1:] in UNITS else (text, 1)
-    try:
-        value = float(digits) * unit
-        if not 1 <= value < 2**63:
-            raise ValueError
-    except ValueError:
-        raise StudyError(
-            f"{option}: must be an amount like 40M, 1.5G or 300k, is {text!r}"
-        ) from None
-    return round(value)

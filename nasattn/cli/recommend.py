@@ -15,7 +15,7 @@ from nasattn.baselines.baseline import Pictures
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.folders import check_target, write_result
 from nasattn.cli.front import lines
-from nasattn.cli.options import DEFAULT_STORAGE
+from nasattn.cli.options import DEFAULT_STORAGE, amount
 from nasattn.cli.tables import add_row, number_column, table
 from nasattn.data import ImageData
 from nasattn.errors import StudyError, UnknownNameError, shown
@@ -42,8 +42,6 @@ from nasattn.search.storage import open_storage
 from nasattn.words import plural
 from nasattn.zoo import ZOO
 
-SUFFIXES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
-AMOUNT = re.compile(r"((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?) ?([kKMG]?)")
 LATENCY = re.compile(r"((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?) ?(?:ms)?(@\S+)?")
 WHERE = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}  # known data -> where figures are printed
 USUAL = "ImageNet"
@@ -100,8 +98,8 @@ def read_wish(
         raise UnknownNameError("priority", priority, known=PRIORITIES)
     limits = []
     for name, text in (("params", max_params), ("macs", max_macs)):
-        if text is not None:
-            limits.append(Constraint(get_objective(name), True, amount(f"--max-{name}", text)))
+        if (most := amount(f"--max-{name}", text)) is not None:
+            limits.append(Constraint(get_objective(name), True, most))
     latency = "latency_ms"
     if max_latency is not None:
         match = LATENCY.fullmatch(max_latency.strip())
@@ -115,17 +113,6 @@ def read_wish(
     if min_top1 is not None:
         limits.append(Constraint(get_objective("top1"), False, fraction("--min-top1", min_top1)))
     return Wish(priority, tuple(limits), latency)
-
-
-def amount(option: str, text: str) -> float:
-    """3M, 300k, 1.5G, 2e6 as a number above 0."""
-    match = AMOUNT.fullmatch(text.strip())
-    value = float(match[1]) * SUFFIXES[match[2]] if match else math.nan
-    if not 0 < value < math.inf:
-        raise StudyError(
-            f"{option}: must be a number above 0 like 300k, 3M or 1.5G, is {shown(text)}"
-        )
-    return value
 
 
 def fraction(option: str, text: str) -> float:

@@ -34,6 +34,7 @@ from nasattn.search.driver import Ending, Watcher
 from nasattn.search.engines.engine import Engine, Work
 from nasattn.search.forecast import Forecast, read_forecast
 from nasattn.search.run import pending_for, run_search
+from nasattn.search.samplers import FOLLOWS_FIRST, check_sampler
 from nasattn.search.selection import Again
 from nasattn.search.spec import TABLE, StudySpec, load_study_spec
 from nasattn.search.storage import (
@@ -100,6 +101,7 @@ def search_by(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = Console(highlight=False, stderr=as_json)
+    check_sampler(spec.sampler)
     space = load_space(spec.space)
     folder = out or Path("runs") / spec.folder_name
     check_folder(folder)
@@ -345,10 +347,11 @@ def plan(way: Way) -> str:
     """What is about to happen."""
     spec = way.spec
     limits = f", limits {', '.join(spec.constraints)}" if spec.constraints else ""
+    follows = f", which follows {spec.objectives[0]}" if spec.sampler in FOLLOWS_FIRST else ""
     return "\n".join(
         (
             f"study {spec.study_name}: {spec.n_trials} networks of space {spec.space}, seed "
-            f"{spec.seed}, sampler {spec.sampler}",
+            f"{spec.seed}, sampler {spec.sampler}{follows}",
             *way.plan(),
             f"objectives {', '.join(spec.objectives)}{limits}",
         )

@@ -120,9 +120,16 @@ def read_start(name: str, init: str | None) -> tuple[NamedNetwork, TensorFile[Fa
     if init is not None:
         raise StudyError(f"--init: {name} has weights of its own")
     weights = read_tensors(Path(name), Facts)
-    if weights.facts.folded:
-        raise WeightsError(f"{name}: is folded; train or prune the weights that it was made from")
+    check_unfolded(weights)
     return weights.facts.network, weights
+
+
+def check_unfolded(weights: TensorFile[Facts]) -> None:
+    """WeightsError for a network without its norms, which cannot be trained any more."""
+    if weights.facts.folded:
+        raise WeightsError(
+            f"{weights.path}: is folded; train or prune the weights that it was made from"
+        )
 
 
 def usual(network: NamedNetwork, weights: TensorFile[Facts] | None) -> dict[str, Any]:

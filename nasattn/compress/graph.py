@@ -35,8 +35,14 @@ class ChannelGroup:
 
     @property
     def name(self) -> str:
-        """The layer that makes the channels."""
+        """The first layer that makes the channels."""
         return self.members[0].rpartition(":")[0]
+
+    @property
+    def makers(self) -> list[str]:
+        """The layers that make the channels."""
+        ends = (member for member in self.members if member.endswith(":out"))
+        return [member.removesuffix(":out") for member in ends]
 
 
 class Dense(nn.Conv2d):

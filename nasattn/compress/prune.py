@@ -2,8 +2,9 @@
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,7 @@ def prune(
     importance: str = "l2",
     global_: bool = False,
     ignore: Sequence[str] = (),
+    multiple: int = 1,
     seed: int = 0,
 ) -> Pruned:
     """A copy of a network without a share of the channels of each group.
@@ -49,23 +51,50 @@ def prune(
     Of `ratio`, `target_macs` and `target_params` one is given; to a target the lowest ratio is
     sought that reaches it. `global_` lets all channels compete by their score instead of those of
     a group, of which a tenth stays at least. Groups of which a layer of `ignore`, or one inside
-    it, makes channels stay whole. `taylor` reads the gradients that the parameters hold, `random`
+    it, makes channels stay whole. Of every other one so many channels stay that they are a
+    `multiple`, which kernels want; StudyError where nothing goes then. `taylor` reads the gradients that the parameters hold, `random`
     the seed. example: (N, in_chs, H, W). Raises StudyError where a target cannot be reached.
     """
-    if sum(value is not None for value in (ratio, target_macs, target_params)) != 1:
-        raise StudyError("prune: give one of ratio, target_macs and target_params")
     check_ignored(model, ignore)
     groups = [
         group
         for group in channel_groups(model, example, importance=importance, seed=seed)
-        if not any(_makes(group, name) for name in ignore)
+        if not is_in(group.makers, ignore)
     ]
     if not groups:
         raise StudyError("prune: there is no layer whose channels can go")
-    choose = global_cuts if global_ else local_cuts
+    choose = partial(global_cuts if global_ else local_cuts, groups, multiple=multiple)
+    pruned = prune_by(
+        choose,
+        model,
+        example,
+        ratio=ratio,
+        target_macs=target_macs,
+        target_params=target_params,
+    )
+    if not pruned.record:
+        raise StudyError(
+            f"ratio: {pruned.ratio:g} takes nothing where channels stay a multiple of {multiple}; "
+            "a smaller multiple cuts finer"
+        )
+    return pruned
+
+
+def prune_by(
+    choose: Callable[[float], Cuts],
+    model: nn.Module,
+    example: Tensor,
+    *,
+    ratio: float | None,
+    target_macs: int | None,
+    target_params: int | None,
+) -> Pruned:
+    """What `prune` does, with the cuts that are chosen for a ratio."""
+    if sum(value is not None for value in (ratio, target_macs, target_params)) != 1:
+        raise StudyError("prune: give one of ratio, target_macs and target_params")
     if ratio is None:
-        ratio = ratio_for(model, example, lambda r: choose(groups, r), target_macs, target_params)
-    cuts = choose(groups, checked_ratio(ratio))
+        ratio = ratio_for(model, example, choose, target_macs, target_params)
+    cuts = choose(checked_ratio(ratio))
     return Pruned(narrowed(model, cuts), cuts, ratio)
 
 
@@ -77,10 +106,9 @@ def check_ignored(model: nn.Module, ignore: Sequence[str]) -> None:
             raise UnknownNameError("layer", name, known=names)
 
 
-def _makes(group: ChannelGroup, name: str) -> bool:
-    """Whether a layer, or one inside it, makes channels of a group."""
-    makers = (member.removesuffix(":out") for member in group.members if member.endswith(":out"))
-    return any(maker == name or maker.startswith(f"{name}.") for maker in makers)
+def is_in(names: Iterable[str], layers: Sequence[str]) -> bool:
+    """Whether one of the names is one of the layers, or inside one."""
+    return any(name == one or name.startswith(f"{one}.") for name in names for one in layers)
 
 
 def checked_ratio(ratio: float) -> float:
@@ -98,19 +126,21 @@ def narrowed(model: nn.Module, cuts: Cuts) -> nn.Module:
     return made
 
 
-def local_cuts(groups: Sequence[ChannelGroup], ratio: float) -> Cuts:
-    """Of each group the same share goes, as near as its blocks allow."""
-    return cuts_of(groups, [round(ratio * g.width / g.blocks) for g in groups])
+def local_cuts(groups: Sequence[ChannelGroup], ratio: float, *, multiple: int = 1) -> Cuts:
+    """Of each group the same share goes, as near as its blocks and the multiple allow."""
+    gone = [round(ratio * g.width / g.blocks) for g in groups]
+    return cuts_of(groups, gone, multiple=multiple)
 
 
-def global_cuts(groups: Sequence[ChannelGroup], ratio: float) -> Cuts:
+def global_cuts(groups: Sequence[ChannelGroup], ratio: float, *, multiple: int = 1) -> Cuts:
     """The share of all channels that scores lowest goes, wherever it is."""
     rows = [row_scores(group) for group in groups]
     sizes = torch.cat([torch.full((len(r),), g.blocks) for r, g in zip(rows, groups, strict=True)])
     values, order = torch.cat(rows).sort()
     gone = sizes[order].cumsum(0) <= ratio * sizes.sum()
     threshold = values[gone].max() if gone.any() else -math.inf
-    return cuts_of(groups, [int((r <= threshold).sum()) for r in rows], least=LEAST)
+    lowest = [int((r <= threshold).sum()) for r in rows]
+    return cuts_of(groups, lowest, least=LEAST, multiple=multiple)
 
 
 def row_scores(group: ChannelGroup) -> Tensor:
@@ -118,13 +148,20 @@ def row_scores(group: ChannelGroup) -> Tensor:
     return group.scores.view(group.blocks, -1).sort(1).values.mean(0)
 
 
-def cuts_of(groups: Sequence[ChannelGroup], gone: Sequence[int], least: float = 0.0) -> Cuts:
-    """The cuts by which every block of a group loses so many channels; one at least stays."""
+def cuts_of(
+    groups: Sequence[ChannelGroup], gone: Sequence[int], *, least: float = 0.0, multiple: int = 1
+) -> Cuts:
+    """The cuts by which every block of a group loses so many channels; one at least stays.
+
+    Less goes where what stays of the group would be no multiple.
+    """
     cuts = []
     for group, n in zip(groups, gone, strict=True):
         scores = group.scores.view(group.blocks, -1)  # (blocks, width of a block)
         width = scores.shape[1]
-        n = min(n, width - max(1, math.ceil(least * width)))
+        stay = max(width - n, 1, math.ceil(least * width))
+        stay = next((k for k in range(stay, width) if k * group.blocks % multiple == 0), width)
+        n = width - stay
         if n <= 0:
             continue
         inner = scores.argsort(dim=1, stable=True)[:, n:].sort(1).values  # (blocks, kept)
@@ -175,11 +212,17 @@ def add_gradients(
     model: nn.Module, split: Split, normalise: Normalise, *, device: str = "cpu"
 ) -> None:
     """Leave the gradients of the mean loss over a split in the parameters, for `taylor`."""
-    model.to(device).eval()
     model.zero_grad()
-    images, labels = to_tensors(split, device)
-    batches = zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True)
-    for x, y in batches:
-        loss = cross_entropy(model(normalise(to_float(x))), y, reduction="sum") / len(images)
+    for loss in losses(model, split, normalise, device=device):
         loss.backward()  # type: ignore[no-untyped-call]
     model.cpu()
+
+
+def losses(
+    model: nn.Module, split: Split, normalise: Normalise, *, device: str = "cpu"
+) -> Iterator[Tensor]:
+    """The terms, a batch each, whose sum is the mean loss over a split."""
+    model.to(device).eval()
+    images, labels = to_tensors(split, device)
+    for x, y in zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True):
+        yield cross_entropy(model(normalise(to_float(x))), y, reduction="sum") / len(images)

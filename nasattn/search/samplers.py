@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
@@ -29,6 +30,11 @@ def cost_aware(seed: int, candidates: Candidates, objectives: Sequence[Objective
     return lambda number: sampler
 
 
+def study_seed(seed: int, number: int) -> int:
+    """The seed of a trial, by its number, in a study that has a seed."""
+    return (seed * 1_000_003 + number) % 2**32
+
+
 def optunas(make: Callable[[int], BaseSampler]) -> Callable[..., Proposer]:
     """One of Optuna's: a new one a trial, seeded by study and trial.
 
@@ -40,11 +46,25 @@ def optunas(make: Callable[[int], BaseSampler]) -> Callable[..., Proposer]:
         def for_trial(number: int) -> BaseSampler:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
-                return make((seed * 1_000_003 + number) % 2**32)
+                return make(study_seed(seed, number))
 
         return for_trial
 
     return for_study
+
+
+def nni_evolution(seed: int, candidates: Candidates, objectives: Sequence[Objective]) -> Proposer:
+    """NNI's; a new one a trial, as Optuna's are."""
+    from nasattn.search.nni_evolution import NniEvolution
+
+    return lambda number: NniEvolution(candidates, study_seed(seed, number))
+
+
+def nni_strategies() -> Any:
+    """NNI's module; raises StudyError where it is absent."""
+    from nasattn.exchange.nni_library import load_nni
+
+    return load_nni("nni.nas.strategy", "the sampler nni_evolution")
 
 
 # By name: (seed, candidates, objectives) -> Proposer. TPE: multivariate, and `group` so that the
@@ -54,5 +74,15 @@ SAMPLERS: dict[str, Callable[[int, Candidates, Sequence[Objective]], Proposer]] 
     "cost_aware": cost_aware,
     "tpe": optunas(lambda seed: TPESampler(seed=seed, multivariate=True, group=True)),
     "nsga2": optunas(lambda seed: NSGAIISampler(seed=seed, population_size=20)),
+    "nni_evolution": nni_evolution,
     "random": optunas(lambda seed: RandomSampler(seed=seed)),
 }
+# Those that look at the first objective alone.
+FOLLOWS_FIRST = ("nni_evolution",)
+# By sampler: what loads a library that may be absent, which it says as StudyError.
+LIBRARIES: dict[str, Callable[[], object]] = {"nni_evolution": nni_strategies}
+
+
+def check_sampler(name: str) -> None:
+    """Whether a sampler's library is there; raises StudyError, before anything is written."""
+    LIBRARIES.get(name, lambda: None)()

@@ -27,6 +27,21 @@ def spaces(
     spaces_command(as_json=json)
 
 
+@app.command("export-space")
+def export_space(
+    space: Annotated[str, typer.Argument(help="A search space by name, or a YAML file.")],
+    to: Annotated[str, name_of("nni: a Python file with a model space of NNI 3.0.")] = "nni",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="[SPACE_nni.py]", metavar="FILE.py")
+    ] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Write a search space for another library."""
+    from nasattn.cli.export_space import export_space_command
+
+    export_space_command(space, to, out)
+
+
 @app.command()
 def zoo(
     family: Annotated[str | None, name_of("Only this family.", "FAMILY")] = None,

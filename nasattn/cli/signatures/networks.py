@@ -15,6 +15,7 @@ from nasattn.cli.options import (
     Teachers,
     TeacherStd,
     Temperature,
+    amount,
     cache_dir,
     decimal,
     name_of,
@@ -223,7 +224,15 @@ def prune(
         str | None, name_of("As many as bring the multiply-adds down to it: 40M.", "N")
     ] = None,
     target_params: Annotated[str | None, name_of("The same with parameters.", "N")] = None,
-    importance: Annotated[str, name_of("l2, l1, taylor, fpgm or random.")] = "l2",
+    pruner: Annotated[
+        str, name_of("torch-pruning; nni-l1, nni-fpgm or nni-taylor, of NNI 3.0.")
+    ] = "torch-pruning",
+    importance: Annotated[
+        str | None, name_of("Of torch-pruning: l2, l1, taylor, fpgm or random. [l2]")
+    ] = None,
+    multiple: Annotated[
+        int | None, number("Channels that stay are a multiple of it, for speed. [4]")
+    ] = None,
     compete: Annotated[
         bool, typer.Option("--global", help="The lowest scores go, wherever they are.")
     ] = False,
@@ -260,7 +269,8 @@ def prune(
 ) -> None:
     """Prune channels of a trained network, train it on, and show what it cost."""
     from nasattn.cli.evaluate import Choice
-    from nasattn.cli.prune import amount, prune_command, sensitivity_command
+    from nasattn.cli.prune import prune_command
+    from nasattn.cli.sensitivity import sensitivity_command
 
     training = {"name": recipe or "finetune", "epochs": epochs, "train_size": train_size}
     changes: dict[str, Any] = {
@@ -268,7 +278,9 @@ def prune(
         "ratio": decimal("--ratio", ratio),
         "target_macs": amount("--target-macs", target_macs),
         "target_params": amount("--target-params", target_params),
+        "pruner": pruner,
         "importance": importance,
+        "multiple": multiple,
         "compete": "global" if compete else "group",
         "ignore": tuple(ignore or ()),
         "seed": seed,

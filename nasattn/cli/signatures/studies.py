@@ -40,7 +40,7 @@ def search(
         name_of("train, or table:FILE (.csv, .parquet), where networks are looked up. [train]"),
     ] = None,
     sampler: Annotated[
-        str | None, name_of("cost_aware, tpe, nsga2 or random. [cost_aware]")
+        str | None, name_of("cost_aware, tpe, nsga2, nni_evolution or random. [cost_aware]")
     ] = None,
     early_stop: Annotated[
         str | None, name_of("none, or rank: stop what can no longer reach the front. [none]")

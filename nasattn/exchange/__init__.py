@@ -1,0 +1,1 @@
+"""Exchange: what nasattn and other search libraries hand each other."""
