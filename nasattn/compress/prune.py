@@ -51,9 +51,9 @@ def prune(
     Of `ratio`, `target_macs` and `target_params` one is given; to a target the lowest ratio is
     sought that reaches it. `global_` lets all channels compete by their score instead of those of
     a group, of which a tenth stays at least. Groups of which a layer of `ignore`, or one inside
-    it, makes channels stay whole. Of every other one so many channels stay that they are a
-    `multiple`, which kernels want; StudyError where nothing goes then. `taylor` reads the gradients that the parameters hold, `random`
-    the seed. example: (N, in_chs, H, W). Raises StudyError where a target cannot be reached.
+    it, makes channels stay whole. Of every other one so many stay that they are a `multiple`, which
+    kernels want. `taylor` reads the gradients that the parameters hold, `random` the seed.
+    example: (N, in_chs, H, W). Raises StudyError where a target cannot be reached, or nothing goes.
     """
     check_ignored(model, ignore)
     groups = [
