@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import statistics
 import sys
 import time
@@ -19,7 +20,7 @@ from rich.table import Table
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.engines import open_engine
 from nasattn.cli.folders import check_folder, one_writer, write_result
-from nasattn.cli.tables import add_row, name_column, number_column, table
+from nasattn.cli.tables import add_row, number_column, table
 from nasattn.errors import StudyError
 from nasattn.estimate.bench import (
     BenchSpec,
@@ -48,6 +49,7 @@ from nasattn.words import duration, plural, printable
 
 SETTINGS, TRAININGS, ESTIMATES = "bench.json", "trainings.jsonl", "estimates.jsonl"
 TRUTH, CHECKPOINTS = "truth.csv", "checkpoints"
+SOON = 0.0036  # CPU seconds: what is shorter is done more than a million times an hour
 SILENCE = 30  # seconds after which a log that is no terminal gets a line
 
 
@@ -97,6 +99,7 @@ def bench_estimators_command(
                 return 130
             finally:
                 write_truth(folder / TRUTH, networks, trained, setting)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         ranking = rank_estimators(spec, networks, trained, estimated)
     show(console, ranking, folder, data.resolution, as_json=as_json)
     return 0
@@ -143,7 +146,7 @@ def introduction(spec: BenchSpec, setting: Setting) -> str:
 def write_truth(path: Path, networks: Sequence[Drawn], ledger: Ledger, setting: Setting) -> None:
     """The table for `--evaluator table:`, of the seeds by which all networks have been trained."""
     seeds = whole_seeds(networks, ledger)
-    if truth := truth_of(networks, ledger, seeds):
+    if seeds and (truth := truth_of(networks, ledger, seeds)):
         write_result(path, truth_table(networks, truth, setting.counter))
 
 
@@ -260,9 +263,9 @@ def show(
 
 def ranking_table(ranking: Ranking) -> Table:
     """A row an estimator, the best first, below what the truth's noise allows."""
-    heads = ("tau [95 %]", "partial", "top 10 %", "regret", "CPU-s", "an hour")
-    made = table(name_column("estimator"), *map(number_column, heads), tight=True)
-    made.padding = (0, 2, 0, 0)
+    heads = ("tau [95 %]", "partial", "top 10%", "regret", "CPU-s", "an hour")
+    made = table("estimator", *map(number_column, heads), tight=True)
+    made.padding = (0, 1, 0, 0)
     noise = ranking.ceiling
     if noise:
         known = with_interval(noise.known, noise.known_low, noise.known_high)
@@ -289,20 +292,28 @@ def cost(cpu_seconds: float | None) -> tuple[str, str]:
     """Processor seconds a network, and networks an hour of one core."""
     if not cpu_seconds:
         return "-", "-"
-    return f"{cpu_seconds:.3g}", f"{3600 / cpu_seconds:,.0f}"
+    seconds = f"{cpu_seconds:.2g}" if cpu_seconds < 10 else f"{cpu_seconds:,.0f}"
+    return seconds, f"{3600 / cpu_seconds:,.0f}" if cpu_seconds > SOON else "> 1 M"
 
 
 def words(ranking: Ranking) -> str:
-    """How the table is to be read."""
-    left_out = ranking.n_left_out
+    """How the table is to be read, in lines of at most 80 columns."""
     lines = [
-        f"{plural(ranking.n_networks, 'network')}, truth: mean top1 of "
-        f"{plural(ranking.seeds, 'seed')}, {100 * ranking.spread:.2f} points apart (sd)",
-        "tau: Kendall's tau-b; partial: given log macs; top 10 %: among the best in truth;",
+        f"{plural(ranking.n_networks, 'network')}; truth: mean top1 of "
+        f"{plural(ranking.seeds, 'training')}, sd {100 * ranking.spread:.2f} points over networks",
+        "tau: Kendall's tau-b; partial: given log macs; top 10%: among the best in truth",
         "regret: points lost where only the tenth that is said to be best is trained",
-        "noise ceiling: of one who knew each network's mean over endless seeds;",
-        "full, once more: of another training with the mean of the others",
     ]
-    if left_out:
-        lines.append(f"left out: {plural(left_out, 'network')} of which a training failed")
+    if ranking.ceiling:
+        lines += [
+            "noise ceiling: of who knew each network's mean over endless seeds; full, once",
+            "more: of another training, against the mean of the others",
+        ]
+    if ranking.n_left_out:
+        lines.append(
+            f"left out: {plural(ranking.n_left_out, 'network')}, a training of which failed"
+        )
+    for row in ranking.rows:
+        if row.n_failed and "+" not in row.name:
+            lines.append(f"{row.name} failed for {plural(row.n_failed, 'network')}, ranked last")
     return "\n".join(lines)

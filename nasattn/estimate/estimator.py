@@ -50,7 +50,7 @@ class Length:
         n_pictures = min(recipe.train_size or len(setting.data.train), len(setting.data.train))
         most = n_pictures // recipe.batch_size
         if self.n > most:
-            raise StudyError(f"{self.n}steps: an epoch has {most}; name epochs")
+            raise StudyError(f"estimator for {self.n}steps: an epoch has {most}")
         return recipe.model_copy(update={"epochs": 1, "train_size": self.n * recipe.batch_size})
 
 
@@ -70,11 +70,30 @@ class Subject:
         return self.setting.build(self.arch).to(self.setting.device)
 
     @cached_property
-    def pictures(self) -> tuple[Tensor, Tensor]:
+    def batch(self) -> tuple[Tensor, Tensor]:
         """Training pictures (N, 3, H, W), normalised, and their labels: as many of each class."""
         setting = self.setting
         images, labels = to_tensors(subset(setting.data.train, N_PICTURES), setting.device)
         return Normalise.of(images)(to_float(images)), labels
+
+    @property
+    def images(self) -> Tensor:
+        return self.batch[0]
+
+    @property
+    def halves(self) -> list[tuple[Tensor, Tensor]]:
+        """The batch in two; every other picture, for a source may have them by class."""
+        images, labels = self.batch
+        return [(images[i::2], labels[i::2]) for i in range(2)]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a picture."""
+        return 3, self.setting.data.resolution, self.setting.data.resolution
+
+    @property
+    def seed(self) -> int:
+        return self.setting.seed
 
     def train(self, recipe: Recipe) -> Epoch:
         """The last epoch of a training, as `evaluate` has it; EvaluationError where it fails."""

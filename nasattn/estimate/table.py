@@ -4,6 +4,7 @@ import hashlib
 
 from nasattn.arch import Architecture
 from nasattn.errors import StudyError, UnknownNameError, shown
+from nasattn.estimate import proxies
 from nasattn.estimate.estimator import Estimate, Estimator, Length, Subject, measure
 from nasattn.evaluate import OnEpoch, Setting
 
@@ -49,6 +50,12 @@ ESTIMATORS: dict[str, Estimator] = {
         Estimator(FULL, "a training", full),
         Estimator("epochs", "a shortened training", epochs, has_length=True),
         Estimator("loss_at", "a shortened training", loss_at, has_length=True),
+        Estimator("naswot", "a forward pass", lambda s: proxies.naswot(s.model, s.images, s.seed)),
+        Estimator("synflow", "a gradient", lambda s: proxies.synflow(s.model, s.shape, s.seed)),
+        Estimator("zen", "forward passes", lambda s: proxies.zen(s.model, s.shape, s.seed)),
+        Estimator("snip", "a gradient", lambda s: proxies.snip(s.model, s.batch, s.seed)),
+        Estimator("grad_norm", "a gradient", lambda s: proxies.grad_norm(s.model, s.batch, s.seed)),
+        Estimator("zico", "two gradients", lambda s: proxies.zico(s.model, s.halves, s.seed)),
         Estimator("macs", "counting", macs),
         Estimator("params", "counting", params),
         Estimator("random", "nothing", random),
