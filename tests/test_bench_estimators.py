@@ -30,6 +30,7 @@ from nasattn.estimate.table import estimate
 from nasattn.evaluate import Setting
 from nasattn.model import build_model
 from nasattn.objectives import get_objective
+from nasattn.search.engines.engine import INLINE
 from nasattn.search.engines.local import LocalEngine
 from nasattn.search.table import read_table
 from nasattn.space import SearchSpace, load_space
@@ -146,10 +147,9 @@ def test_run_tasks_finds_the_same_in_processes(tmp_path: Path) -> None:
     networks = draw_networks(SPACE, 3, 0, 8)
     tasks = truth_tasks(networks, 1) + estimate_tasks(networks, ["naswot", "loss_at:1"])
     found = []
-    for name, engine in (("one", None), ("two", LocalEngine(2, start_method="fork"))):
-        ledger = Ledger(tmp_path / name)
-        more = {} if engine is None else {"engine": engine}
-        run_tasks(tasks, networks, ledger, SETTING, Quiet(), **more)  # type: ignore[arg-type]
+    for engine in (INLINE, LocalEngine(2, start_method="fork")):
+        ledger = Ledger(tmp_path / engine.name)
+        run_tasks(tasks, networks, ledger, SETTING, Quiet(), engine)
         found.append({task: row.value for task, row in ledger.rows.items()})
     assert found[0] == found[1]
 

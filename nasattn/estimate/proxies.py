@@ -37,7 +37,7 @@ def copied(model: nn.Module, seed: int) -> Iterator[nn.Module]:
         yield net
 
 
-def weights(model: nn.Module) -> list[nn.Parameter]:
+def weights(model: nn.Module) -> list[Tensor]:
     """The weights of convolutions and linear layers, a layer each; no biases, no norms."""
     return [part.weight for part in model.modules() if isinstance(part, LAYERS)]
 

@@ -34,7 +34,7 @@ class Quality:
 
 def signs(x: Floats) -> Floats:
     """Which of each two is greater: (n,) -> (n, n) of -1, 0, 1."""
-    return np.sign(x[:, None] - x[None, :])
+    return np.asarray(np.sign(x[:, None] - x[None, :]))
 
 
 def taus(a: Floats, b: Floats, weights: Floats) -> Floats:
@@ -48,8 +48,7 @@ def taus(a: Floats, b: Floats, weights: Floats) -> Floats:
         return total
 
     untied = pairs(a * a) * pairs(b * b)
-    sums = pairs(a * b)
-    return np.divide(sums, np.sqrt(untied), out=np.full(len(sums), np.nan), where=untied > 0)
+    return pairs(a * b) / np.sqrt(np.where(untied > 0, untied, np.nan))
 
 
 def kendall(x: Floats, y: Floats) -> float:
@@ -128,12 +127,12 @@ def ranks(x: Floats) -> Floats:
     """Ranks from 0, ties at their mean: what failed (-inf) is last."""
     below = (x[None, :] < x[:, None]).sum(axis=1)
     equal = (x[None, :] == x[:, None]).sum(axis=1)
-    return below + (equal - 1) / 2
+    return np.asarray(below + (equal - 1) / 2)
 
 
 def combined(estimates: Sequence[Floats]) -> Floats:
     """Several estimates (n,) as one: the mean of their ranks."""
-    return np.mean([ranks(x) for x in estimates], axis=0)
+    return np.asarray(np.mean([ranks(x) for x in estimates], axis=0))
 
 
 @dataclass(frozen=True)
