@@ -10,7 +10,16 @@ from rich.console import Console
 from rich.markup import escape
 
 from nasattn.cli.options import help_where_bare
-from nasattn.cli.signatures import catalogue, devices, networks, plugins, reviews, roads, studies
+from nasattn.cli.signatures import (
+    bench,
+    catalogue,
+    devices,
+    networks,
+    plugins,
+    reviews,
+    roads,
+    studies,
+)
 from nasattn.errors import NasattnError
 from nasattn.words import printable
 
@@ -25,6 +34,7 @@ app.callback(invoke_without_command=True)(help_where_bare)
 for group in (studies, networks, roads, devices, reviews, catalogue):
     app.add_typer(group.app)
 app.add_typer(plugins.app, name="plugin")
+app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:

@@ -1,0 +1,93 @@
+"""ESTIMATORS: what says how good a network will be, by name."""
+
+import hashlib
+
+from nasattn.arch import Architecture
+from nasattn.errors import StudyError, UnknownNameError, shown
+from nasattn.estimate import proxies
+from nasattn.estimate.estimator import Estimate, Estimator, Length, Subject, measure
+from nasattn.evaluate import OnEpoch, Setting
+
+FULL = "full"
+
+
+def full(subject: Subject) -> float:
+    """Top-1 at the end of the whole training."""
+    return subject.train(subject.setting.recipe).top1
+
+
+def epochs(subject: Subject) -> float:
+    """Top-1 after a training that is shortened."""
+    return subject.train(subject.length.of(subject.setting)).top1
+
+
+def loss_at(subject: Subject) -> float:
+    """Minus the mean training loss of the last epoch of a training that is shortened.
+
+    Of one epoch, or of steps, it is the area under the loss curve.
+    Source: Ru et al., NeurIPS 2021 (arXiv 2006.04492), the sum over training losses of an epoch.
+    """
+    return -subject.train(subject.length.of(subject.setting)).loss
+
+
+def macs(subject: Subject) -> float:
+    return float(subject.setting.counter.count(subject.arch).macs)
+
+
+def params(subject: Subject) -> float:
+    return float(subject.setting.counter.count(subject.arch).params)
+
+
+def random(subject: Subject) -> float:
+    """A number from 0 to 1 that knows nothing, by network and seed."""
+    text = f"{subject.arch.arch_id} {subject.setting.seed}"
+    return int(hashlib.sha256(text.encode()).hexdigest()[:13], 16) / 16**13
+
+
+ESTIMATORS: dict[str, Estimator] = {
+    row.name: row
+    for row in (
+        Estimator(FULL, "a training", full),
+        Estimator("epochs", "a shortened training", epochs, has_length=True),
+        Estimator("loss_at", "a shortened training", loss_at, has_length=True),
+        Estimator("naswot", "a forward pass", lambda s: proxies.naswot(s.model, s.images, s.seed)),
+        Estimator("synflow", "a gradient", lambda s: proxies.synflow(s.model, s.shape, s.seed)),
+        Estimator("zen", "forward passes", lambda s: proxies.zen(s.model, s.shape, s.seed)),
+        Estimator("snip", "a gradient", lambda s: proxies.snip(s.model, s.batch, s.seed)),
+        Estimator("grad_norm", "a gradient", lambda s: proxies.grad_norm(s.model, s.batch, s.seed)),
+        Estimator("zico", "two gradients", lambda s: proxies.zico(s.model, s.halves, s.seed)),
+        Estimator("macs", "counting", macs),
+        Estimator("params", "counting", params),
+        Estimator("random", "nothing", random),
+    )
+}
+
+
+def get_estimator(name: str) -> tuple[Estimator, Length]:
+    """The row and the length that `naswot`, `epochs:2` or `loss_at:40steps` name.
+
+    Raises UnknownNameError or StudyError.
+    """
+    base, colon, option = name.partition(":")
+    if base not in ESTIMATORS:
+        raise UnknownNameError("estimator", base, known=ESTIMATORS)
+    row = ESTIMATORS[base]
+    return row, row.length(option) if colon else Length()
+
+
+def parts_of(combination: str) -> tuple[str, ...]:
+    """The estimators of `a+b+c`, of which each is known and there once."""
+    names = tuple(combination.split("+"))
+    for name in names:
+        get_estimator(name)
+    if len(set(names)) < len(names):
+        raise StudyError(f"estimator {shown(combination)}: names one of its parts twice")
+    return names
+
+
+def estimate(
+    name: str, arch: Architecture, setting: Setting, on_epoch: OnEpoch = lambda epoch: None
+) -> Estimate:
+    """What one estimator says of a network on the setting's pictures, by its recipe and seed."""
+    row, length = get_estimator(name)
+    return measure(row, Subject(arch, setting, length, on_epoch))
