@@ -70,6 +70,7 @@ def row(
     """Accuracy in three forms, the paired loss of int8 with its interval, sizes and speed."""
     card = Card(
         name=name,
+        network_id=name,
         arch=None,
         classes=classes,
         resolution=RESOLUTION,

@@ -15,6 +15,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from nasattn.arch import parse_architecture
+from nasattn.compress.narrow import Cuts
+from nasattn.compress.prune import prune
 from nasattn.deploy.card import Card, parse_card, read_card, weights_id
 from nasattn.deploy.export import PARITY, Exam, Outcome, check_place, clear_place, export_all
 from nasattn.deploy.fidelity import LIMITS, Fidelity, compare_answers
@@ -71,6 +74,7 @@ def tiny(classes: int = len(HOSTILE)) -> nn.Module:
 def card_of(model: nn.Module, classes: tuple[str, ...] = HOSTILE, **changes: Any) -> Card:
     fields: dict[str, Any] = {
         "name": "tiny net/1",
+        "network_id": TINY.arch_id,
         "arch": TINY.model_dump(mode="json"),
         "classes": classes,
         "resolution": RESOLUTION,
@@ -359,23 +363,26 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(8):
             pixels = rng.integers(0, 256, (9, 11, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(place / "data" / label / f"{i}.png")
-    model = tiny(3)
-    facts = Facts(
+    write_tensors(place / "tiny.safetensors", tiny(3), facts_of(place / "data"))
+    return place
+
+
+def facts_of(data: Path, cuts: Cuts = ()) -> Facts:
+    return Facts(
         name="tiny",
         arch=TINY,
         classes=("a, 'b'", 'quo"te', "猫"),
         resolution=RESOLUTION,
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
-        data=str(place / "data"),
+        data=str(data),
         seed=0,
         versions={"torch": torch.__version__},
         recipe=Recipe(epochs=1),
         recipe_id="1",
         content_hash="1",
+        pruned=cuts,
     )
-    write_tensors(place / "tiny.safetensors", model, facts)
-    return place
 
 
 @pytest.fixture
@@ -401,9 +408,40 @@ def test_export_then_predict(here: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert max(map(len, lines)) <= 80
     names = {p.name for p in Path("out").iterdir()}
     assert {"tiny.json", "tiny.onnx", "parity.json"} <= names
+    check_answers(weights, "out/tiny.onnx", here / "data", monkeypatch, capsys)
+    picture = str(here / "data" / "猫" / "0.png")
+    assert nasattn(monkeypatch, "predict", "out/tiny.onnx", picture, "--top", "2") == 0
+    told = capsys.readouterr().out
+    assert sum("." in line and "onnxruntime" not in line for line in told.splitlines()) == 2
+    assert max(map(len, told.splitlines())) <= 80
+
+
+def test_a_card_has_the_strides_that_the_pictures_asked_for(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_if_missing(get_format("onnx"), "float32")
+    stages = [{"depth": 1, "width": 8, "stride": 2} for _ in range(3)]
+    plan = parse_architecture({"stem": {"width": 8}, "stages": stages})
+    built = plan.at_resolution(RESOLUTION)
+    assert built != plan
+    Path("mine.json").write_text(plan.to_json(), encoding="utf-8")
+    tensors = build_model(built, 3).state_dict()
+    np.savez("mine.npz", **{name: tensor.numpy() for name, tensor in tensors.items()})
+    options = ["--init", "mine.npz", "--data", str(here / "data"), "--resolution", str(RESOLUTION)]
+    assert nasattn(monkeypatch, "export", "mine.json", *options, "-o", "out") == 0
+    card = read_card(Path("out/mine.json"))
+    assert card.arch == built.model_dump(mode="json")
+    assert card.network_id == built.arch_id
+
+
+def check_answers(
+    weights: str, file: str, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """Both rank the classes of each picture alike."""
+    capsys.readouterr()
     answers = []
-    for model in (weights, "out/tiny.onnx"):
-        assert nasattn(monkeypatch, "predict", model, str(here / "data"), "--json") == 0
+    for model in (weights, file):
+        assert nasattn(monkeypatch, "predict", model, str(data), "--json") == 0
         answers.append(json.loads(capsys.readouterr().out)["pictures"])
     for found in answers:
         assert len(found) == 24
@@ -411,11 +449,40 @@ def test_export_then_predict(here: Path, monkeypatch: pytest.MonkeyPatch, capsys
             assert one["picture"] == expected["picture"]
             assert [c["class"] for c in one["classes"]] == [c["class"] for c in expected["classes"]]
             assert sum(c["share"] for c in one["classes"]) == pytest.approx(1)
-    picture = str(here / "data" / "猫" / "0.png")
-    assert nasattn(monkeypatch, "predict", "out/tiny.onnx", picture, "--top", "2") == 0
-    told = capsys.readouterr().out
-    assert sum("." in line and "onnxruntime" not in line for line in told.splitlines()) == 2
-    assert max(map(len, told.splitlines())) <= 80
+
+
+def check_pruned(form: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    """Export a pruned network's weights file and ask its file."""
+    pytest.importorskip("torch_pruning", reason="torch-pruning is not installed")
+    skip_if_missing(get_format(form), "float32")
+    cut = prune(tiny(3), torch.zeros(2, 3, RESOLUTION, RESOLUTION), ratio=0.5)
+    facts = facts_of(here / "data", cut.record)
+    write_tensors(Path("pruned.safetensors"), cut.model, facts)
+    assert nasattn(monkeypatch, "export", "pruned.safetensors", "--to", form, "-o", "out") == 0
+    models = json.loads(Path("out", PARITY).read_text(encoding="utf-8"))["models"]
+    assert models[f"{form} float32"]["fidelity"]["agree"]["share"] == 1
+    file = f"out/{models[f'{form} float32']['files'][0]}"
+    card = read_exported(Path(file)).card
+    assert card.arch is None
+    assert card.network_id == facts.network_id
+    assert card.network_id.startswith(f"{TINY.arch_id}-pruned-")
+    check_answers("pruned.safetensors", file, here / "data", monkeypatch, capsys)
+
+
+@pytest.mark.filterwarnings("ignore")  # of converters, which are others' code
+def test_a_pruned_network_is_exported_as_no_architecture(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    check_pruned("onnx", here, monkeypatch, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", [form for form in FORMATS if form != "onnx"])
+def test_a_pruned_network_is_exported_to_every_other_format(
+    form: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    check_pruned(form, here, monkeypatch, capsys)
 
 
 def test_predict_shows_a_class_name_that_would_steer_the_terminal(
