@@ -49,9 +49,9 @@ def light() -> list[str]:
     return [*names, "resnet50", "resneskt50"]
 
 
-def pictures(folder: Path, resolution: int) -> Tensor:
+def pictures(folder: Path, resolution: int, n: int = N_SETTLE + N) -> Tensor:
     """The first pictures of a folder by name, as networks see them."""
-    files = sorted(p for p in folder.iterdir() if p.name.endswith(ENDINGS))[: N_SETTLE + N]
+    files = sorted(p for p in folder.iterdir() if p.name.endswith(ENDINGS))[:n]
     images = [torch.from_numpy(decode_file(file, resolution).copy()) for file in files]
     return NORMALISE(to_float(torch.stack(images)))
 
