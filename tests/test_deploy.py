@@ -25,6 +25,7 @@ from nasattn.deploy.formats import FORMATS, PRECISIONS, Format, get_format
 from nasattn.deploy.job import Job
 from nasattn.deploy.load import format_of, read_exported
 from nasattn.deploy.onnx_model import stamp
+from nasattn.deploy.session import ExportedSession
 from nasattn.errors import (
     EvaluationError,
     NasattnError,
@@ -100,6 +101,10 @@ def export(form: str, precision: str, folder: Path, model: nn.Module | None = No
     job = job_of(model or tiny())
     (outcome,) = export_all(job, [(get_format(form), precision)], exam_of(job), folder)
     return outcome
+
+
+def first(outcome: Outcome) -> str:
+    return next(iter(outcome.files))
 
 
 # Cards
@@ -244,7 +249,7 @@ def test_an_onnx_file_needs_nothing_beside_it(tmp_path: Path) -> None:
     outcome = export("onnx", "float32", tmp_path)
     alone = tmp_path / "alone" / "model.onnx"
     alone.parent.mkdir()
-    (tmp_path / outcome.files[0]).rename(alone)
+    (tmp_path / first(outcome)).rename(alone)
     assert read_exported(alone).card == card_of(tiny())
 
 
@@ -286,8 +291,8 @@ def test_a_bad_model_is_kept_and_marked(tmp_path: Path, monkeypatch: pytest.Monk
     outcome = export("onnx", "float32", tmp_path)
     assert outcome.verdict == "bad"
     assert "logits differ by" in outcome.reason
-    found = read_exported(tmp_path / outcome.files[0])
-    assert found.fault == outcome.reason
+    found = read_exported(tmp_path / first(outcome))
+    assert found.fault == f"parity.json calls this model bad: {outcome.reason}"
 
 
 def test_a_network_that_cannot_be_converted_leaves_no_file(
@@ -303,7 +308,7 @@ def test_a_network_that_cannot_be_converted_leaves_no_file(
     monkeypatch.setitem(FORMATS, "onnx", row)
     outcome = export("onnx", "float32", tmp_path)
     assert (outcome.verdict, outcome.reason) == ("failed", "cannot be converted (no such)")
-    assert not (tmp_path / good.files[0]).exists()  # an earlier one is not taken for this one
+    assert not (tmp_path / first(good)).exists()  # an earlier one is not taken for this one
 
 
 def test_a_folder_of_other_weights_is_left_alone(tmp_path: Path) -> None:
@@ -461,12 +466,53 @@ def check_pruned(form: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert nasattn(monkeypatch, "export", "pruned.safetensors", "--to", form, "-o", "out") == 0
     models = json.loads(Path("out", PARITY).read_text(encoding="utf-8"))["models"]
     assert models[f"{form} float32"]["fidelity"]["agree"]["share"] == 1
-    file = f"out/{models[f'{form} float32']['files'][0]}"
+    file = f"out/{next(iter(models[f'{form} float32']['files']))}"
     card = read_exported(Path(file)).card
     assert card.arch is None
     assert card.network_id == facts.network_id
     assert card.network_id.startswith(f"{TINY.arch_id}-pruned-")
     check_answers("pruned.safetensors", file, here / "data", monkeypatch, capsys)
+
+
+HALVES = {
+    "model.tflite": "litert: ValueError: The model is not a valid Flatbuffer buffer",
+    "model.xml": "openvino: .*at offset",
+    "model.bin": "openvino: Incorrect weights in bin file!",
+    "model.ncnn.param": "ncnn: .*model.ncnn.param: it is damaged, or has layers",
+    "model.ncnn.bin": "ncnn: .*model.ncnn.bin: it is damaged, or has layers",
+    "model.mnn": "mnn: MNN cannot load model.mnn: it is damaged",
+    "model.pte": "executorch: Failed to load program",
+    "model.pt": "torchscript: PytorchStreamReader failed",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", [form for form in FORMATS if form != "onnx"])
+def test_half_a_file_is_refused_with_a_reason(form: str, tmp_path: Path) -> None:
+    skip_if_missing(get_format(form), "float32")
+    outcome = export(form, "float32", tmp_path)
+    for own, name in get_format(form).file_names("tiny_net_1", "float32").items():
+        file = tmp_path / name
+        whole = file.read_bytes()
+        file.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(EvaluationError, match=rf"{name}: cannot be run \({HALVES[own]}"):
+            read_exported(file).session()
+        file.write_bytes(whole)
+    assert read_exported(tmp_path / first(outcome)).fault == ""
+
+
+@pytest.mark.filterwarnings("ignore")  # of the converter
+def test_ncnn_runs_the_shortcut_that_pads(tmp_path: Path) -> None:
+    """Option A: every other pixel, of which there is an odd number here."""
+    skip_if_missing(get_format("ncnn"), "float32")
+    stage = {"block": "basic", "depth": 1, "shortcut": "pad"}
+    stages = [stage | {"width": 8}, stage | {"width": 12, "stride": 2}]
+    model = build_model(parse_architecture({"stem": {"width": 8}, "stages": stages}), 5).eval()
+    x = torch.randn(1, 3, 11, 11)
+    files = get_format("ncnn").write(replace(job_of(model), x=x), "float32")
+    with ExportedSession("ncnn", files, [1, 3, 11, 11]) as session, torch.inference_mode():
+        torch.testing.assert_close(session.logits(x, 5), model(x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore")  # of converters, which are others' code
@@ -574,6 +620,25 @@ def text(folder: Path) -> None:
 
 def other_classes(folder: Path) -> None:
     stamp(folder / "tiny_net_1.onnx", card_of(tiny(), classes=("one", "two")))
+
+
+def test_a_file_that_has_changed_is_told(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """Other weights in a whole file: no runtime can tell."""
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    skip_if_missing(get_format("onnx"), "float32")
+    export("onnx", "float32", Path())
+    model = onnx.load("tiny_net_1.onnx")
+    weight = model.graph.initializer[0]
+    weight.raw_data = weight.raw_data[::-1]
+    onnx.save(model, "tiny_net_1.onnx")
+    note = "tiny_net_1.onnx has changed since its answers were checked"
+    picture = str(here / "data" / "猫" / "0.png")
+    assert nasattn(monkeypatch, "predict", "tiny_net_1.onnx", picture) == 0
+    assert f"note: {note}" in capsys.readouterr().out
+    assert nasattn(monkeypatch, "predict", "tiny_net_1.onnx", picture, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["note"] == note
 
 
 def no_graph(folder: Path) -> None:
