@@ -49,9 +49,9 @@ def light() -> list[str]:
     return [*names, "resnet50", "resneskt50"]
 
 
-def pictures(folder: Path, resolution: int) -> Tensor:
+def pictures(folder: Path, resolution: int, n: int = N_SETTLE + N) -> Tensor:
     """The first pictures of a folder by name, as networks see them."""
-    files = sorted(p for p in folder.iterdir() if p.name.endswith(ENDINGS))[: N_SETTLE + N]
+    files = sorted(p for p in folder.iterdir() if p.name.endswith(ENDINGS))[:n]
     images = [torch.from_numpy(decode_file(file, resolution).copy()) for file in files]
     return NORMALISE(to_float(torch.stack(images)))
 
@@ -64,10 +64,11 @@ def measure(network: NamedNetwork, to: list[str], folder: Path) -> dict[str, Any
     model = settled(network.build(size.num_classes, size.resolution), x[:N_SETTLE])
     x = x[N_SETTLE:].contiguous()
     with torch.inference_mode():
-        expected = torch.cat([model(one) for one in x.split(1)])
+        expected = torch.cat([model(one) for one in torch.split(x, 1)])
     card = Card(
         name=network.name,
-        arch=network.architecture.model_dump(mode="json") if network.architecture else None,
+        network_id=network.name,
+        arch=None,
         classes=tuple(f"class {i}" for i in range(size.num_classes)),
         resolution=size.resolution,
         mean=NORMALISE.mean,

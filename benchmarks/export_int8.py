@@ -8,9 +8,11 @@ split; the test split is asked, in float32 and in int8. Then both take turns in 
 
 import argparse
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from math import sqrt
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,6 +27,7 @@ from nasattn.deploy.session import NAME, ExportedSession
 from nasattn.fit import load_into
 from nasattn.pretrained import read_pretrained
 from nasattn.runtimes.protocol import FULL_EFFORT, Timing
+from nasattn.runtimes.table import get_runtime
 from nasattn.train.loop import subset, to_tensors
 from nasattn.zoo import get_network
 
@@ -70,6 +73,7 @@ def row(
     """Accuracy in three forms, the paired loss of int8 with its interval, sizes and speed."""
     card = Card(
         name=name,
+        network_id=name,
         arch=None,
         classes=classes,
         resolution=RESOLUTION,
@@ -92,28 +96,32 @@ def row(
     won = int((~right["eager"] & right["int8"]).sum())
     loss, half = (lost - won) / n, Z * sqrt(lost + won - (lost - won) ** 2 / n) / n
     sizes = {precision: sum(map(len, kept.values())) for precision, kept in files.items()}
-    low, ratio, high = speed(files["float32"], files["int8"], card.shape, pictures[:1])
+    figures = in_turns(form.runtime, files["float32"], files["int8"], card.shape, pictures[:1])
     cells = [
         name,
         *(f"{100 * right[kind].float().mean():.1f}" for kind in ("eager", "float32", "int8")),
         f"{100 * loss:+.2f} ± {100 * half:.2f} (lost {lost}, won {won})",
         f"{sizes['float32']:,} / {sizes['int8']:,} = {sizes['float32'] / sizes['int8']:.2f}",
-        f"{ratio:.2f} ({low:.2f} to {high:.2f})",
+        times_faster(figures),
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def speed(
-    plain: dict[str, bytes], other: dict[str, bytes], shape: list[int], x: torch.Tensor
-) -> tuple[float, float, float]:
-    """How many times faster the other one is, with the ends of its interval: in turns."""
-    with ExportedSession("onnxruntime", plain, shape) as session:
+def in_turns(
+    runtime: str,
+    plain: Mapping[str, bytes],
+    other: Mapping[str, bytes],
+    shape: list[int],
+    x: torch.Tensor,
+) -> dict[str, Any]:
+    """What a Latency says of the other one, whose reference the plain one is."""
+    with ExportedSession(runtime, plain, shape) as session:
         runner = session.runner
         runner.tell(
             "load",
             [*other.values(), numbers(x)],
             name="other",
-            file="onnxruntime",
+            file=get_runtime(runtime).file,
             sizes={name: len(data) for name, data in other.items()},
             shape=shape,
             threads=1,
@@ -128,9 +136,13 @@ def speed(
             reloads=True,
         )
         (found,) = [answer for answer in answers if "name" in answer]
-    figures = figures_of(Timing(found["own"], found["reference"]))
+    return figures_of(Timing(found["own"], found["reference"]))
+
+
+def times_faster(figures: Mapping[str, Any]) -> str:
+    """How many times faster it is than its reference, with the ends of the interval."""
     low, high = figures["interval"]
-    return 1 / high, 1 / figures["relative"], 1 / low
+    return f"{1 / figures['relative']:.2f} ({1 / high:.2f} to {1 / low:.2f})"
 
 
 if __name__ == "__main__":

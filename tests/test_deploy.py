@@ -15,6 +15,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from nasattn.arch import parse_architecture
+from nasattn.compress.narrow import Cuts
+from nasattn.compress.prune import prune
 from nasattn.deploy.card import Card, parse_card, read_card, weights_id
 from nasattn.deploy.export import PARITY, Exam, Outcome, check_place, clear_place, export_all
 from nasattn.deploy.fidelity import LIMITS, Fidelity, compare_answers
@@ -22,6 +25,7 @@ from nasattn.deploy.formats import FORMATS, PRECISIONS, Format, get_format
 from nasattn.deploy.job import Job
 from nasattn.deploy.load import format_of, read_exported
 from nasattn.deploy.onnx_model import stamp
+from nasattn.deploy.session import ExportedSession
 from nasattn.errors import (
     EvaluationError,
     NasattnError,
@@ -71,6 +75,7 @@ def tiny(classes: int = len(HOSTILE)) -> nn.Module:
 def card_of(model: nn.Module, classes: tuple[str, ...] = HOSTILE, **changes: Any) -> Card:
     fields: dict[str, Any] = {
         "name": "tiny net/1",
+        "network_id": TINY.arch_id,
         "arch": TINY.model_dump(mode="json"),
         "classes": classes,
         "resolution": RESOLUTION,
@@ -96,6 +101,10 @@ def export(form: str, precision: str, folder: Path, model: nn.Module | None = No
     job = job_of(model or tiny())
     (outcome,) = export_all(job, [(get_format(form), precision)], exam_of(job), folder)
     return outcome
+
+
+def first(outcome: Outcome) -> str:
+    return next(iter(outcome.files))
 
 
 # Cards
@@ -240,7 +249,7 @@ def test_an_onnx_file_needs_nothing_beside_it(tmp_path: Path) -> None:
     outcome = export("onnx", "float32", tmp_path)
     alone = tmp_path / "alone" / "model.onnx"
     alone.parent.mkdir()
-    (tmp_path / outcome.files[0]).rename(alone)
+    (tmp_path / first(outcome)).rename(alone)
     assert read_exported(alone).card == card_of(tiny())
 
 
@@ -282,8 +291,8 @@ def test_a_bad_model_is_kept_and_marked(tmp_path: Path, monkeypatch: pytest.Monk
     outcome = export("onnx", "float32", tmp_path)
     assert outcome.verdict == "bad"
     assert "logits differ by" in outcome.reason
-    found = read_exported(tmp_path / outcome.files[0])
-    assert found.fault == outcome.reason
+    found = read_exported(tmp_path / first(outcome))
+    assert found.fault == f"parity.json calls this model bad: {outcome.reason}"
 
 
 def test_a_network_that_cannot_be_converted_leaves_no_file(
@@ -299,7 +308,7 @@ def test_a_network_that_cannot_be_converted_leaves_no_file(
     monkeypatch.setitem(FORMATS, "onnx", row)
     outcome = export("onnx", "float32", tmp_path)
     assert (outcome.verdict, outcome.reason) == ("failed", "cannot be converted (no such)")
-    assert not (tmp_path / good.files[0]).exists()  # an earlier one is not taken for this one
+    assert not (tmp_path / first(good)).exists()  # an earlier one is not taken for this one
 
 
 def test_a_folder_of_other_weights_is_left_alone(tmp_path: Path) -> None:
@@ -359,23 +368,26 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(8):
             pixels = rng.integers(0, 256, (9, 11, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(place / "data" / label / f"{i}.png")
-    model = tiny(3)
-    facts = Facts(
+    write_tensors(place / "tiny.safetensors", tiny(3), facts_of(place / "data"))
+    return place
+
+
+def facts_of(data: Path, cuts: Cuts = ()) -> Facts:
+    return Facts(
         name="tiny",
         arch=TINY,
         classes=("a, 'b'", 'quo"te', "猫"),
         resolution=RESOLUTION,
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
-        data=str(place / "data"),
+        data=str(data),
         seed=0,
         versions={"torch": torch.__version__},
         recipe=Recipe(epochs=1),
         recipe_id="1",
         content_hash="1",
+        pruned=cuts,
     )
-    write_tensors(place / "tiny.safetensors", model, facts)
-    return place
 
 
 @pytest.fixture
@@ -401,9 +413,40 @@ def test_export_then_predict(here: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert max(map(len, lines)) <= 80
     names = {p.name for p in Path("out").iterdir()}
     assert {"tiny.json", "tiny.onnx", "parity.json"} <= names
+    check_answers(weights, "out/tiny.onnx", here / "data", monkeypatch, capsys)
+    picture = str(here / "data" / "猫" / "0.png")
+    assert nasattn(monkeypatch, "predict", "out/tiny.onnx", picture, "--top", "2") == 0
+    told = capsys.readouterr().out
+    assert sum("." in line and "onnxruntime" not in line for line in told.splitlines()) == 2
+    assert max(map(len, told.splitlines())) <= 80
+
+
+def test_a_card_has_the_strides_that_the_pictures_asked_for(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_if_missing(get_format("onnx"), "float32")
+    stages = [{"depth": 1, "width": 8, "stride": 2} for _ in range(3)]
+    plan = parse_architecture({"stem": {"width": 8}, "stages": stages})
+    built = plan.at_resolution(RESOLUTION)
+    assert built != plan
+    Path("mine.json").write_text(plan.to_json(), encoding="utf-8")
+    tensors = build_model(built, 3).state_dict()
+    np.savez("mine.npz", **{name: tensor.numpy() for name, tensor in tensors.items()})
+    options = ["--init", "mine.npz", "--data", str(here / "data"), "--resolution", str(RESOLUTION)]
+    assert nasattn(monkeypatch, "export", "mine.json", *options, "-o", "out") == 0
+    card = read_card(Path("out/mine.json"))
+    assert card.arch == built.model_dump(mode="json")
+    assert card.network_id == built.arch_id
+
+
+def check_answers(
+    weights: str, file: str, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """Both rank the classes of each picture alike."""
+    capsys.readouterr()
     answers = []
-    for model in (weights, "out/tiny.onnx"):
-        assert nasattn(monkeypatch, "predict", model, str(here / "data"), "--json") == 0
+    for model in (weights, file):
+        assert nasattn(monkeypatch, "predict", model, str(data), "--json") == 0
         answers.append(json.loads(capsys.readouterr().out)["pictures"])
     for found in answers:
         assert len(found) == 24
@@ -411,11 +454,81 @@ def test_export_then_predict(here: Path, monkeypatch: pytest.MonkeyPatch, capsys
             assert one["picture"] == expected["picture"]
             assert [c["class"] for c in one["classes"]] == [c["class"] for c in expected["classes"]]
             assert sum(c["share"] for c in one["classes"]) == pytest.approx(1)
-    picture = str(here / "data" / "猫" / "0.png")
-    assert nasattn(monkeypatch, "predict", "out/tiny.onnx", picture, "--top", "2") == 0
-    told = capsys.readouterr().out
-    assert sum("." in line and "onnxruntime" not in line for line in told.splitlines()) == 2
-    assert max(map(len, told.splitlines())) <= 80
+
+
+def check_pruned(form: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    """Export a pruned network's weights file and ask its file."""
+    pytest.importorskip("torch_pruning", reason="torch-pruning is not installed")
+    skip_if_missing(get_format(form), "float32")
+    cut = prune(tiny(3), torch.zeros(2, 3, RESOLUTION, RESOLUTION), ratio=0.5)
+    facts = facts_of(here / "data", cut.record)
+    write_tensors(Path("pruned.safetensors"), cut.model, facts)
+    assert nasattn(monkeypatch, "export", "pruned.safetensors", "--to", form, "-o", "out") == 0
+    models = json.loads(Path("out", PARITY).read_text(encoding="utf-8"))["models"]
+    assert models[f"{form} float32"]["fidelity"]["agree"]["share"] == 1
+    file = f"out/{next(iter(models[f'{form} float32']['files']))}"
+    card = read_exported(Path(file)).card
+    assert card.arch is None
+    assert card.network_id == facts.network_id
+    assert card.network_id.startswith(f"{TINY.arch_id}-pruned-")
+    check_answers("pruned.safetensors", file, here / "data", monkeypatch, capsys)
+
+
+HALVES = {
+    "model.tflite": "litert: ValueError: The model is not a valid Flatbuffer buffer",
+    "model.xml": "openvino: .*at offset",
+    "model.bin": "openvino: Incorrect weights in bin file!",
+    "model.ncnn.param": "ncnn: .*model.ncnn.param: it is damaged, or has layers",
+    "model.ncnn.bin": "ncnn: .*model.ncnn.bin: it is damaged, or has layers",
+    "model.mnn": "mnn: MNN cannot load model.mnn: it is damaged",
+    "model.pte": "executorch: Failed to load program",
+    "model.pt": "torchscript: PytorchStreamReader failed",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", [form for form in FORMATS if form != "onnx"])
+def test_half_a_file_is_refused_with_a_reason(form: str, tmp_path: Path) -> None:
+    skip_if_missing(get_format(form), "float32")
+    outcome = export(form, "float32", tmp_path)
+    for own, name in get_format(form).file_names("tiny_net_1", "float32").items():
+        file = tmp_path / name
+        whole = file.read_bytes()
+        file.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(EvaluationError, match=rf"{name}: cannot be run \({HALVES[own]}"):
+            read_exported(file).session()
+        file.write_bytes(whole)
+    assert read_exported(tmp_path / first(outcome)).fault == ""
+
+
+@pytest.mark.filterwarnings("ignore")  # of the converter
+def test_ncnn_runs_the_shortcut_that_pads(tmp_path: Path) -> None:
+    """Option A: every other pixel, of which there is an odd number here."""
+    skip_if_missing(get_format("ncnn"), "float32")
+    stage = {"block": "basic", "depth": 1, "shortcut": "pad"}
+    stages = [stage | {"width": 8}, stage | {"width": 12, "stride": 2}]
+    model = build_model(parse_architecture({"stem": {"width": 8}, "stages": stages}), 5).eval()
+    x = torch.randn(1, 3, 11, 11)
+    files = get_format("ncnn").write(replace(job_of(model), x=x), "float32")
+    with ExportedSession("ncnn", files, [1, 3, 11, 11]) as session, torch.inference_mode():
+        torch.testing.assert_close(session.logits(x, 5), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")  # of converters, which are others' code
+def test_a_pruned_network_is_exported_as_no_architecture(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    check_pruned("onnx", here, monkeypatch, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", [form for form in FORMATS if form != "onnx"])
+def test_a_pruned_network_is_exported_to_every_other_format(
+    form: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    check_pruned(form, here, monkeypatch, capsys)
 
 
 def test_predict_shows_a_class_name_that_would_steer_the_terminal(
@@ -507,6 +620,25 @@ def text(folder: Path) -> None:
 
 def other_classes(folder: Path) -> None:
     stamp(folder / "tiny_net_1.onnx", card_of(tiny(), classes=("one", "two")))
+
+
+def test_a_file_that_has_changed_is_told(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """Other weights in a whole file: no runtime can tell."""
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    skip_if_missing(get_format("onnx"), "float32")
+    export("onnx", "float32", Path())
+    model = onnx.load("tiny_net_1.onnx")
+    weight = model.graph.initializer[0]
+    weight.raw_data = weight.raw_data[::-1]
+    onnx.save(model, "tiny_net_1.onnx")
+    note = "tiny_net_1.onnx has changed since its answers were checked"
+    picture = str(here / "data" / "猫" / "0.png")
+    assert nasattn(monkeypatch, "predict", "tiny_net_1.onnx", picture) == 0
+    assert f"note: {note}" in capsys.readouterr().out
+    assert nasattn(monkeypatch, "predict", "tiny_net_1.onnx", picture, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["note"] == note
 
 
 def no_graph(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import avg_pool2d, pad
 
 from nasattn.blocks.selective_kernel import SelectiveKernel
 from nasattn.blocks.shortcut import ShortcutBlock
@@ -133,4 +133,6 @@ class ZeroPad(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
+        # A mean of one pixel is that pixel; ncnn has no slice with a step.
+        x = avg_pool2d(x, 1, self.stride)
+        return pad(x, (0, 0, 0, 0, self.before, self.after))

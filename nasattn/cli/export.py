@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from nasattn.arch import Architecture
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.evaluate import (
     Choice,
@@ -33,8 +32,10 @@ from nasattn.deploy.formats import PRECISIONS, Format, get_format
 from nasattn.deploy.job import Job
 from nasattn.errors import StudyError, UnknownNameError
 from nasattn.files import slug
+from nasattn.tensor_file import TensorFile
 from nasattn.train.loop import subset, to_tensors
 from nasattn.train.metrics import Share
+from nasattn.weights import Facts
 from nasattn.words import plural, printable
 from nasattn.zoo import read_network
 
@@ -110,11 +111,8 @@ def export_command(target: str, wanted: Wanted, *, cache_dir: Path) -> int:
     data = load_with_progress(console, source, resolution, cache_dir)
     subject = restored(weights, data) if weights else outside(target, choice, data, cache_dir)
     normalise = choose_normalise(choice, subject.normalise, data)
-    name = weights.facts.name if weights else read_network(target).name
-    arch = weights.facts.arch if weights else read_network(target).architecture
-    classes = weights.facts.classes if weights else data.classes
-    card = card_of(name, arch, subject.model, classes, data.resolution, normalise)
-    folder = wanted.out or Path("runs") / f"{slug(name)}-export"
+    card = card_of(target, weights, subject.model, data, normalise)
+    folder = wanted.out or Path("runs") / f"{slug(card.name)}-export"
     console.print(subject.words)
     if skipped:
         console.print(f"not written, there is no such thing: {', '.join(skipped)}", style="yellow")
@@ -134,25 +132,36 @@ def export_command(target: str, wanted: Wanted, *, cache_dir: Path) -> int:
                 console.print(printable(line), style="red")
     console.print(outcome_table(outcomes), soft_wrap=False)
     console.print(notes(exam, orders), style="dim")
-    written = [slug(name) + ".json", PARITY, *(file for one in outcomes for file in one.files)]
+    written = [slug(card.name) + ".json", PARITY, *(file for one in outcomes for file in one.files)]
     console.print(f"written to {folder}: {', '.join(written)}")
     return int(any(one.verdict != "good" for one in outcomes))
 
 
 def card_of(
-    name: str,
-    arch: Architecture | None,
+    target: str,
+    weights: TensorFile[Facts] | None,
     model: nn.Module,
-    classes: tuple[str, ...],
-    resolution: int,
+    data: ImageData,
     normalise: Normalise,
 ) -> Card:
+    """Which network it is, by its weights file, else by its name."""
+    if weights:
+        facts = weights.facts
+        name, network_id, classes = facts.name, facts.network_id, facts.classes
+        arch = None if facts.pruned else facts.arch
+    else:
+        network = read_network(target)
+        plan = network.architecture
+        arch = plan.at_resolution(data.resolution) if plan else None  # as it was built
+        name, classes = network.name, data.classes
+        network_id = arch.arch_id if arch else name
     packages = ("nasattn", "torch")
     return Card(
         name=name,
+        network_id=network_id,
         arch=arch.model_dump(mode="json") if arch else None,
         classes=classes,
-        resolution=resolution,
+        resolution=data.resolution,
         mean=normalise.mean,
         std=normalise.std,
         weights=weights_id(model),

@@ -55,15 +55,15 @@ def predict_command(
             for file, found in zip(files, answers, strict=True)
         ]
         left_out = [{"picture": one.path, "reason": one.reason} for one in skipped]
-        text = json.dumps({"model": model, "pictures": rows, "skipped": left_out}, indent=1)
-        console.print(text, markup=False, soft_wrap=True)
+        found = {"model": model, "note": subject.fault, "pictures": rows, "skipped": left_out}
+        console.print(json.dumps(found, indent=1), markup=False, soft_wrap=True)
         return
     show_skipped(console, skipped)
     console.print(answer_table(files, answers))
     console.print(printable(subject.words), style="dim", markup=False, soft_wrap=True)
     if subject.fault:
-        line = f"note: parity.json calls this model bad: {subject.fault}"
-        console.print(printable(line), style="yellow", markup=False, soft_wrap=True)
+        line = printable(f"note: {subject.fault}")
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -22,10 +22,15 @@ INPUT = (
 
 
 class Card(Spec):
-    """A network's name, classes and pictures; `arch` is plain data, None for a reference."""
+    """A network's name, classes and pictures.
+
+    `arch` is plain data; None for a reference, and for a pruned network, which no architecture
+    describes: its `network_id` is that of what it was cut from, and a hash of the cuts.
+    """
 
     format: Literal["nasattn-export-1"] = "nasattn-export-1"
     name: Name
+    network_id: Line  # the arch_id, or a reference's name
     arch: dict[str, Any] | None
     classes: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=2)]
     resolution: Annotated[int, Field(ge=8, le=1024)]  # pixels

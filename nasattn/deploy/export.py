@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,7 +49,7 @@ class Outcome:
     format: str
     precision: str
     reason: str = ""
-    files: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)  # name -> sha256
     size_bytes: int = 0
     ratio: float = 0.0  # how many times smaller than the network's tensors
     runtime: str = ""
@@ -62,7 +63,7 @@ class Outcome:
 
     def plain(self) -> dict[str, Any]:
         """As plain data."""
-        fields = asdict(self) | {"files": list(self.files)}
+        fields = asdict(self)
         fields["fidelity"] = self.fidelity.plain() if self.fidelity else None
         return {"verdict": self.verdict} | fields
 
@@ -128,7 +129,7 @@ def export_one(
         form.name,
         precision,
         fidelity.fault(precision),
-        tuple(names.values()),
+        {file: sha256(data[own]).hexdigest() for own, file in names.items()},
         size,
         tensors / size,
         version,

@@ -26,7 +26,9 @@ INT8 = """
 import sys
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe
+from ai_edge_quantizer import (
+    algorithm_manager, calibrator, qtyping, quantizer, recipe, recipe_manager)
+from ai_edge_quantizer.utils import qsv_utils
 q = quantizer.Quantizer(sys.argv[1], recipe.static_wi8_ai8())
 for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):  # stay float32
     q.update_quantization_recipe(
@@ -34,8 +36,13 @@ for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):  #
 ((signature, ends),) = Interpreter(sys.argv[1]).get_signature_list().items()
 (name,) = ends["inputs"]
 pictures = [{name: one[None]} for one in np.load(sys.argv[3])]
-ranges = q.calibrate({signature: pictures}, num_threads=1)
-q.quantize(ranges).export_model(sys.argv[2])
+rows = recipe_manager.RecipeManager()
+rows.load_quantization_recipe(q.get_quantization_recipe())
+# q.calibrate takes a moving average of each picture's range, which cuts off what lies outside it.
+ranges = calibrator.Calibrator(
+    sys.argv[1], num_threads=1, qsv_update_func=qsv_utils.min_max_update)
+ranges.calibrate({signature: pictures}, rows)
+q.quantize(ranges.get_model_qsvs()).export_model(sys.argv[2])
 """
 
 
@@ -45,7 +52,7 @@ def write_float16(job: Job, folder: Path) -> None:
 
 
 def write_int8(job: Job, folder: Path) -> None:
-    """Weights and maps in int8, by the ranges of calibration pictures."""
+    """Weights in int8 by channel, maps by the smallest and largest of calibration pictures."""
     np.save(folder / PICTURES, job.seen.contiguous().numpy())
     quantise(job, folder, INT8)
 

@@ -1,8 +1,10 @@
 """Loading: an exported file with its card, found by its ending and what lies beside it."""
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from nasattn.deploy.card import Card, read_card
@@ -22,7 +24,7 @@ class Exported:
     form: Format
     card: Card
     files: dict[str, bytes]
-    fault: str = ""  # why its export was marked as bad
+    fault: str = ""  # what parity.json has against it
 
     def session(self, threads: int = 1) -> ExportedSession:
         """The network, loaded. Raises EvaluationError or RuntimeMissingError."""
@@ -46,7 +48,8 @@ def read_exported(path: Path) -> Exported:
             files[own] = file.read_bytes()
         except OSError as e:
             raise WeightsError(f"{file}: cannot be read ({e.strerror or e})") from e
-    return Exported(path, form, card_of(path, form, stem), files, fault_of(path))
+    fault = fault_of(path, {stem + ending: files[own] for own, ending in form.endings.items()})
+    return Exported(path, form, card_of(path, form, stem), files, fault)
 
 
 def format_of(path: Path) -> tuple[Format, str]:
@@ -78,11 +81,16 @@ def card_of(path: Path, form: Format, stem: str) -> Card:
     )
 
 
-def fault_of(path: Path) -> str:
-    """What parity.json beside a file has against it; "" where it has nothing."""
+def fault_of(path: Path, files: Mapping[str, bytes]) -> str:
+    """What parity.json beside a model has against its files; "" where it has nothing."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         found = json.loads(path.with_name(PARITY).read_text(encoding="utf-8"))
         for model in found["models"].values():
-            if path.name in model["files"] and model["verdict"] != "good":
-                return str(model["reason"])
+            if path.name not in model["files"]:
+                continue
+            for name, data in files.items():
+                if model["files"][name] != sha256(data).hexdigest():
+                    return f"{name} has changed since its answers were checked"
+            if model["verdict"] != "good":
+                return f"parity.json calls this model bad: {model['reason']}"
     return ""

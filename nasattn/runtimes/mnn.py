@@ -36,9 +36,13 @@ class Session:
 
         config = {"backend": "CPU", "precision": "high", "numThread": threads}
         self.manager = nn.create_runtime_manager((config,))
-        self.module = nn.load_module_from_file(
-            str(folder / "model.mnn"), ["x"], ["logits"], runtime_manager=self.manager
-        )
+        file = str(folder / "model.mnn")
+        try:
+            self.module = nn.load_module_from_file(
+                file, ["x"], ["logits"], runtime_manager=self.manager
+            )
+        except SystemError as e:  # the reason is lost on the way to Python
+            raise RuntimeError("MNN cannot load model.mnn: it is damaged") from e
         self.shape = shape
 
     def feed(self, numbers: "array[float]") -> None:

@@ -45,7 +45,10 @@ class Session:
         options.use_bf16_storage = False
         for load, name in ((self.net.load_param, "param"), (self.net.load_model, "bin")):
             if load(os.fspath(folder / f"model.ncnn.{name}")):
-                raise RuntimeError(f"ncnn cannot load model.ncnn.{name}: it has no such layer")
+                raise RuntimeError(
+                    f"ncnn cannot load model.ncnn.{name}: it is damaged, or has layers that ncnn "
+                    "has not"
+                )
 
     def feed(self, numbers: "array[float]") -> None:
         import ncnn

@@ -31,7 +31,10 @@ class Session:
         }
         own, other = folder / "model.xml", folder / "model.onnx"
         file = own if own.is_file() else other
-        compiled = openvino.Core().compile_model(file, "CPU", config)
+        try:
+            compiled = openvino.Core().compile_model(file, "CPU", config)
+        except RuntimeError as e:  # where in OpenVINO it was thrown, then why
+            raise RuntimeError(str(e).strip().splitlines()[-1]) from e
         self.request, self.shape = compiled.create_infer_request(), shape
 
     def feed(self, numbers: "array[float]") -> None:
