@@ -74,7 +74,7 @@ class Outline:
 
 @dataclass(frozen=True)
 class Fusing:
-    """A fusion to be, and the stages of the template whose widths count for it."""
+    """A fusion to be, and the stages of the template whose maps it may take."""
 
     data: Data = field(hash=False)
     outline: Outline
@@ -105,7 +105,7 @@ class SpaceRows:
         self.resolution = resolution
         self.walk = Walk(space)
         self._states = self.walk.states.values
-        self._n_stages = len(self.walk.stages)
+        n_stages = len(self.walk.stages)
 
         # What the numbers of `Parts` stand for. A fusion is a whole network around it.
         self.roots, self.stems, self.frames = Numbers(), Numbers(), Numbers()
@@ -135,8 +135,8 @@ class SpaceRows:
         self._depth = Column(states, lambda state: int(state.data.get("depth", NONE)))
         self._capped = Column(states, self._find_capped)
         self._attends = Column(states, lambda state: state.data.get("kind", "none") != "none")
-        self._strides = [Column(outlines, partial(_stride, i)) for i in range(self._n_stages)]
-        self._fuses = [Column(fusings, partial(_fuses, i)) for i in range(self._n_stages)]
+        self._strides = [Column(outlines, partial(_stride, i)) for i in range(n_stages)]
+        self._fuses = [Column(fusings, partial(_fuses, i)) for i in range(n_stages)]
         self._frame = Column(self._place.into, lambda place: place.frame)
         self.conv_width = Column(self.heads, lambda head: head.conv_width)
         self._whole: dict[tuple[int, ...], StageSpec] = {}
@@ -214,12 +214,9 @@ class SpaceRows:
     def _fused(self, fusing: Ints, widths: Sequence[Ints], out_chs: Ints) -> Ints:
         """The fusion of maps of these widths; those that do not count for it are taken as 0."""
         look = self._look(fusing)
-        counts = np.zeros(len(fusing), dtype=bool)
         for fuses, width in zip(self._fuses, widths, strict=True):
-            fused = fuses(fusing) == 1
-            look = self._look_at(look, np.where(fused, width, 0))
-            counts |= fused
-        return self._fusion(self._look_at(look, np.where(counts, out_chs, 0)))
+            look = self._look_at(look, np.where(fuses(fusing) == 1, width, 0))
+        return self._fusion(self._look_at(look, out_chs))
 
     # How each kind of part is found, which happens once.
 

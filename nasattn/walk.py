@@ -1,6 +1,6 @@
 """Walk: SearchSpace's walk over its parameters, for many rows of values side by side."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from nasattn.arch import Architecture
 from nasattn.distributions import Categorical, Distribution, IntRange
+from nasattn.errors import SpaceError
 from nasattn.parts import BareAttention, Part
-from nasattn.space import Parameter, SearchSpace
+from nasattn.space import Parameter, SearchSpace, outside
 from nasattn.spec import fields_of, spec_at
 from nasattn.tables import NONE, Column, Ints, Levels, Numbers, Table
 
@@ -139,6 +140,26 @@ class Walk:
 
     def _find_pattern(self, before: int, own: int) -> tuple[Any, ...]:
         return (*self.patterns.into.values[before], self._attention.into.values[own])
+
+
+def as_rows(space: SearchSpace, many: Sequence[Mapping[str, Any]]) -> Rows:
+    """Params as rows, (n, parameters); NaN for those that are not given.
+
+    Raises SpaceError for a name or value outside the space.
+    """
+    rows = np.full((len(many), len(space.free)), np.nan)
+    for i, params in enumerate(many):
+        for name in params.keys() - space.names:
+            raise SpaceError(f"space {space.name!r}: no parameter {name!r}")
+        for j, parameter in enumerate(space.free):
+            if parameter.name in params:
+                value, distribution = params[parameter.name], parameter.distribution
+                if not distribution.contains(value):
+                    raise SpaceError(f"space {space.name!r}: {outside(parameter, value)}")
+                if isinstance(distribution, Categorical):
+                    value = distribution.choices.index(value)
+                rows[i, j] = value
+    return rows
 
 
 def pattern_tree(pattern: tuple[tuple[bool, bool], ...]) -> Data:

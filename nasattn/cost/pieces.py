@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import conv_flop_count
 
 from nasattn.arch import Architecture
@@ -35,6 +35,11 @@ HEAVY = frozenset(
     getattr(torch.ops.aten, name).default
     for name in ("mm", "addmm", "bmm", "baddbmm", "avg_pool2d")
 )
+# What fills a tensor with random numbers: methods of Tensor, and functions of torch.nn.init.
+DRAWS = {
+    *("bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_", "normal_", "random_"),
+    *("uniform_", "kaiming_uniform_"),
+}
 
 
 @dataclass(frozen=True)
@@ -180,7 +185,7 @@ def measure(build: Callable[[], nn.Module], shape: Shape, lows: tuple[Shape, ...
     inputs: list[Any] = [] if lows is None else [[zeros(like, (1, *low)) for low in lows]]
     inputs.append(zeros(like, (1, *shape)))
     with torch.random.fork_rng(devices=()):
-        with _NoDraws():  # type: ignore[no-untyped-call]
+        with _NoDraws():
             part = build()
         counter = _ShapeCounter()
         y = counter.run(part, *inputs)
@@ -243,12 +248,13 @@ def conv_shape(
     return (len(x), out_chs, *sides) if fits and not transposed else ()
 
 
-class _NoDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _NoDraws(TorchFunctionMode):
     """Tensors that would be filled with random numbers stay as they are."""
 
-    def __torch_dispatch__(
+    def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if torch.Tag.nondeterministic_seeded in func.tags and func._schema.name.endswith("_"):
-            return args[0]
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in DRAWS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
