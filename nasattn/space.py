@@ -116,7 +116,7 @@ class SearchSpace(SpaceOutline):
                 raise SpaceError(f"space {self.name!r}: parameter {parameter.name!r} is missing")
             value = params[parameter.name]
             if not parameter.distribution.contains(value):
-                raise SpaceError(f"space {self.name!r}: {_outside(parameter, value)}")
+                raise SpaceError(f"space {self.name!r}: {outside(parameter, value)}")
             return value
 
         return self._build(given)[1]
@@ -141,7 +141,7 @@ class SearchSpace(SpaceOutline):
                 value = next(_equal_values(arch, paths, parameter.distribution), value)
             if not parameter.distribution.contains(value):
                 raise SpaceError(
-                    f"{name} is outside space {self.name!r}: {_outside(parameter, value)}"
+                    f"{name} is outside space {self.name!r}: {outside(parameter, value)}"
                 )
             return value
 
@@ -287,7 +287,8 @@ def _check_value(
         raise ValueError(f"parameters.{wanted.name}:{shown} {reason}")
 
 
-def _outside(parameter: Parameter, value: object) -> str:
+def outside(parameter: Parameter, value: object) -> str:
+    """What is wrong with a value that a parameter may not take."""
     d = parameter.distribution
     allowed = list(d.values()) if isinstance(d, Categorical) else f"{d.low} to {d.high}"
     return f"{parameter.name} = {value!r}, allowed: {allowed}"

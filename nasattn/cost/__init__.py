@@ -6,16 +6,19 @@ from nasattn.cost.bench import Bench
 from nasattn.cost.count import StaticCost, count_cost, count_macs, count_params
 from nasattn.cost.latency import Latency, LatencyMeter
 from nasattn.cost.pieces import PieceCounter
+from nasattn.cost.row_counter import Costs, RowCounter
 
 if TYPE_CHECKING:
     from nasattn.cost.predictor import LatencyPredictor
 
 __all__ = [
     "Bench",
+    "Costs",
     "Latency",
     "LatencyMeter",
     "LatencyPredictor",
     "PieceCounter",
+    "RowCounter",
     "StaticCost",
     "count_cost",
     "count_macs",

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import conv_flop_count
 
 from nasattn.arch import Architecture
@@ -35,6 +35,11 @@ HEAVY = frozenset(
     getattr(torch.ops.aten, name).default
     for name in ("mm", "addmm", "bmm", "baddbmm", "avg_pool2d")
 )
+# What fills a tensor with random numbers: methods of Tensor, and functions of torch.nn.init.
+DRAWS = {
+    *("bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_", "normal_", "random_"),
+    *("uniform_", "kaiming_uniform_"),
+}
 
 
 @dataclass(frozen=True)
@@ -68,40 +73,40 @@ class PieceCounter:
 
     def pieces(self, arch: Architecture) -> dict[str, Piece]:
         """A network's pieces by their place, one behind the other; raises as `count` does."""
-        found = {"stem": self._stem(arch)}
+        found = {"stem": self.stem(arch)}
         shape = found["stem"].shape
         for i, (in_chs, stage) in enumerate(arch.with_in_chs()):
-            found[f"stages.{i}"] = piece = self._stage(in_chs, stage, arch.act, shape)
+            found[f"stages.{i}"] = piece = self.stage(in_chs, stage, arch.act, shape)
             shape = piece.shape
         lows = tuple(found[f"stages.{i}"].shape for i in arch.fusion_stages)
-        found["last"] = self._last_layers(arch, shape)
+        found["last"] = self.last_layers(arch, shape)
         if arch.fusion.kind != "none":
-            found["fusion"] = self._fusion(arch, lows, found["last"].shape)
+            found["fusion"] = self.fusion(arch, lows, found["last"].shape)
             shape = found["fusion"].shape
         else:
             shape = found["last"].shape
-        found["head"] = self._classifier(arch, shape)
+        found["head"] = self.classifier(arch, shape)
         return found
 
-    def _stem(self, arch: Architecture) -> Piece:
+    def stem(self, arch: Architecture) -> Piece:
         key = ("stem", arch.stem, arch.act, arch.stages[0].kind.preact)
         shape = (self.in_chs, self.resolution, self.resolution)
         return self._part(key, lambda: build_stem(arch, self.in_chs), shape)
 
-    def _stage(self, in_chs: int, stage: StageSpec, act: str, shape: Shape) -> Piece:
+    def stage(self, in_chs: int, stage: StageSpec, act: str, shape: Shape) -> Piece:
         """The blocks of a stage one after the other, and the attention behind them."""
 
         def find() -> Piece:
-            pieces = [self._block(in_chs, stage, act, shape)]
+            pieces = [self.block(in_chs, stage, act, shape)]
             for _ in range(1, stage.depth):
-                pieces.append(self._block(stage.width, stage.later, act, pieces[-1].shape))
+                pieces.append(self.block(stage.width, stage.later, act, pieces[-1].shape))
             if stage.attention.placement == "after_stage":
-                pieces.append(self._attention(stage.attention, pieces[-1].shape))
+                pieces.append(self.attention(stage.attention, pieces[-1].shape))
             return joined(pieces)
 
         return self._once(("stage", in_chs, stage, act, shape), find)
 
-    def _block(self, in_chs: int, stage: StageSpec, act: str, shape: Shape) -> Piece:
+    def block(self, in_chs: int, stage: StageSpec, act: str, shape: Shape) -> Piece:
         """One block. Its attention, which varies most, is a piece of its own where it can be."""
         whole, spec = stage.model_copy(update={"depth": 1}), stage.attention
         bare = whole.model_copy(update={"attention": AttentionSpec()})
@@ -117,28 +122,28 @@ class PieceCounter:
         block = built(bare)
         inner = spec.placement == "after_spatial"
         place = (stage.inner_width(in_chs) if inner else stage.width, *block.shape[1:])
-        attention = self._attention(spec, place)
+        attention = self.attention(spec, place)
         if attention.shape != place:  # a plug-in's: what is behind it has other maps
             return built(whole)
         return Piece(block.tally + attention.tally, block.shape)
 
-    def _attention(self, spec: BareAttention, shape: Shape) -> Piece:
+    def attention(self, spec: BareAttention, shape: Shape) -> Piece:
         """An attention module; neither its place nor its strength changes what it costs."""
         key = ("attention", spec.kind, frozenset(spec.model_extra.items()))
         return self._part(key, lambda: chain(attention=attention_of(spec, shape[0])), shape)
 
-    def _last_layers(self, arch: Architecture, shape: Shape) -> Piece:
+    def last_layers(self, arch: Architecture, shape: Shape) -> Piece:
         last = arch.stages[-1]
         key = ("last layers", last.width, last.kind.preact, arch.head.conv_width, arch.act)
         return self._part(
             key, lambda: nn.Sequential(build_last_norm(arch), build_last_conv(arch)), shape
         )
 
-    def _fusion(self, arch: Architecture, lows: tuple[Shape, ...], shape: Shape) -> Piece:
+    def fusion(self, arch: Architecture, lows: tuple[Shape, ...], shape: Shape) -> Piece:
         key = ("fusion", arch.fusion, tuple(fused_maps(arch)), arch.out_chs)
         return self._part(key, lambda: build_fusion(arch) or nn.Identity(), shape, lows)
 
-    def _classifier(self, arch: Architecture, shape: Shape) -> Piece:
+    def classifier(self, arch: Architecture, shape: Shape) -> Piece:
         def build() -> nn.Module:
             classifier = build_classifier(arch.out_chs, arch.head, self.num_classes)
             return nn.Sequential(build_pooling(arch.head), classifier)
@@ -180,7 +185,7 @@ def measure(build: Callable[[], nn.Module], shape: Shape, lows: tuple[Shape, ...
     inputs: list[Any] = [] if lows is None else [[zeros(like, (1, *low)) for low in lows]]
     inputs.append(zeros(like, (1, *shape)))
     with torch.random.fork_rng(devices=()):
-        with _NoDraws():  # type: ignore[no-untyped-call]
+        with _NoDraws():
             part = build()
         counter = _ShapeCounter()
         y = counter.run(part, *inputs)
@@ -243,12 +248,13 @@ def conv_shape(
     return (len(x), out_chs, *sides) if fits and not transposed else ()
 
 
-class _NoDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _NoDraws(TorchFunctionMode):
     """Tensors that would be filled with random numbers stay as they are."""
 
-    def __torch_dispatch__(
+    def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if torch.Tag.nondeterministic_seeded in func.tags and func._schema.name.endswith("_"):
-            return args[0]
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in DRAWS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)

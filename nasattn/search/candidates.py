@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from nasattn.arch import Architecture
 from nasattn.objectives import Constraint, Cost
+from nasattn.rows import SpaceRows
 from nasattn.space import Params, SearchSpace
+from nasattn.walk import Rows
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from nasattn.search.forecast import Forecast
 
 MAX_REMEMBERED = 60_000
+MAX_HELD = 1_000_000  # numbers in the tables of SpaceRows
 
 StaticValues = Callable[[Architecture], Mapping[str, float]]
 
@@ -52,10 +56,27 @@ class Candidates:
         """What is known of a network; None for params of none that may be tried."""
         key = frozenset(params.items())
         if key not in self.known:
-            if len(self.known) >= MAX_REMEMBERED:
-                self.known.clear()
-            self.known[key] = self._find(params)
+            try:
+                arch = self.decode(params)
+            except ValueError:
+                self._remember(key, None)
+            else:
+                self._remember(key, self._judge(arch))
         return self.known[key]
+
+    def settle(self, rows: Rows) -> Rows:
+        """Rows of values for all parameters, with NaN for those that mean nothing."""
+        return self._rows.settle(rows)
+
+    def prepare(self, rows: Rows) -> None:
+        """Find what is known of the networks of settled rows: faster than one by one."""
+        if len(self._rows) > MAX_HELD:
+            del self._rows
+        names, choices = zip(*self.distributions().items(), strict=True)
+        for row, arch in zip(rows.tolist(), self._rows.decode(rows), strict=True):
+            pairs = zip(names, choices, row, strict=True)
+            params = {name: d.to_external_repr(v) for name, d, v in pairs if v == v}
+            self._remember(frozenset(params.items()), self._judge(arch) if arch else None)
 
     def arch_id(self, params: Params) -> str | None:
         """The network's id; None where it may not be tried."""
@@ -88,9 +109,18 @@ class Candidates:
             parameter.distribution.suggest(trial, parameter.name)
         return trial.distributions
 
-    def _find(self, params: Params) -> Known | None:
+    @cached_property
+    def _rows(self) -> SpaceRows:
+        return SpaceRows(self.space, self.resolution)
+
+    def _remember(self, key: frozenset[tuple[str, object]], known: Known | None) -> None:
+        if len(self.known) >= MAX_REMEMBERED:
+            self.known.clear()
+        self.known[key] = known
+
+    def _judge(self, arch: Architecture) -> Known | None:
+        """What is known of a network that can be built; None where it may not be tried."""
         try:
-            arch = self.decode(params)
             values = self.static_values(arch)
         except (RuntimeError, ValueError, MemoryError):  # as in `evaluate`
             return None

@@ -22,14 +22,16 @@ class Knowledge:
     """What a user can say of params without a trial.
 
     `exact` gives objectives by their index. It or `identity` is None of a network that cannot be
-    built, or breaks a limit. `meaningful` gives, of values for all parameters, those that mean
-    something; None: to be learned.
+    built, or breaks a limit. `meaningful` puts NaN in place of what means nothing in rows of values
+    for all parameters; None: to be learned. `prepare` is told of rows that are about to be looked
+    up, for what is faster of many at once.
     """
 
     exact: Mapping[int, Callable[[Params], float | None]]
     features: Callable[[Params], Sequence[float]] | None
     identity: Callable[[Params], Hashable]
-    meaningful: Callable[[Params], Params] | None = None
+    meaningful: Callable[[Floats], Floats] | None = None
+    prepare: Callable[[Floats], object] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,6 @@ class Catalogue:
     space: Space
     knowledge: Knowledge
     entries: dict[bytes, Entry | KeyError] = field(default_factory=dict)
-    settled: dict[bytes, Floats] = field(default_factory=dict)  # by the row as it was drawn
     _reserve: Floats | None = None
 
     @cached_property
@@ -88,7 +89,9 @@ class Catalogue:
         networks as equal."""
         forms: dict[Hashable, Floats] = {}
         every = self.space.every(MAX_LISTED)
-        for row in [] if every is None else self.space.settle(every):
+        if every is None:
+            return forms
+        for row in self._prepared(self.space.settle(every)):
             with suppress(KeyError):
                 forms.setdefault(self.knowledge.identity(self.space.params(row)), row)
         return forms
@@ -98,8 +101,8 @@ class Catalogue:
         if self._reserve is None:
             every = self.space.every(EVERYTHING)
             rng = np.random.default_rng([seed, N_RESERVE])
-            rows = self.settle(self.space.draw(rng, N_RESERVE) if every is None else every)
-            entries = map(self.entry, rows)
+            rows = self.space.settle(self.space.draw(rng, N_RESERVE) if every is None else every)
+            entries = map(self.entry, self._prepared(rows))
             kept = [not isinstance(e, KeyError) and e.costs is not None for e in entries]
             self._reserve = rows[kept]
         return self._reserve
@@ -113,12 +116,6 @@ class Catalogue:
             self.entries[key] = self._look(row)
         return self.entries[key]
 
-    def settle(self, rows: Floats) -> Floats:
-        """Rows without the values that mean nothing; each is looked at once where it is told."""
-        if self.space.meaningful is None or not len(rows):
-            return self.space.settle(rows)
-        return np.stack([self._settle(row) for row in rows])
-
     def new(
         self, rows: Floats, taken: AbstractSet[Hashable]
     ) -> tuple[Batch, list[tuple[Floats, KeyError]]]:
@@ -126,7 +123,7 @@ class Catalogue:
         the rows that need an unknown parameter."""
         found: dict[Hashable, Found] = {}
         unknown = []
-        for row in self.settle(rows):
+        for row in self._prepared(self.space.settle(rows)):
             entry = self.entry(row)
             if isinstance(entry, KeyError):
                 unknown.append((row, entry))
@@ -136,13 +133,12 @@ class Catalogue:
                 found.setdefault(entry.identity, (entry.row, entry.costs, entry.features))
         return as_batch(list(found.values())), unknown
 
-    def _settle(self, row: Floats) -> Floats:
-        key = row.tobytes()
-        if key not in self.settled:
-            if len(self.settled) >= MAX_REMEMBERED:
-                self.settled.clear()
-            self.settled[key] = self.space.settle(row[None])[0]
-        return self.settled[key]
+    def _prepared(self, rows: Floats) -> Floats:
+        """Settled rows, of which those that are new will be looked up at once."""
+        if self.knowledge.prepare:
+            is_new = np.array([row.tobytes() not in self.entries for row in rows], dtype=bool)
+            self.knowledge.prepare(rows[is_new])
+        return rows
 
     def _look(self, row: Floats) -> Entry | KeyError:
         know, params = self.knowledge, self.space.params(row)

@@ -22,7 +22,7 @@ from nasattn.search.history import (
     read_history,
 )
 from nasattn.search.proposal import ExhaustedError, propose
-from nasattn.search.values import from_unit
+from nasattn.search.values import Floats, from_unit
 
 
 class CostAwareSampler(BaseSampler):
@@ -39,8 +39,8 @@ class CostAwareSampler(BaseSampler):
     `exact` may raise KeyError for a parameter that no trial had yet.
 
     `space` are the parameters where they are known beforehand, else those that trials had are
-    taken; which of them mean something beside which values is learned, unless `meaningful` gives
-    those that do of values for all. `identity` is equal for params of the same network, and None
+    taken; which of them mean something beside which values is learned, unless `meaningful` tells
+    (see Knowledge, also of `prepare`). `identity` is equal for params of the same network, and None
     for those of one that is never to be proposed. A network that is in the study, in whatever
     state, is not proposed again; where none is left, `exhausted` is True and the proposal is any.
 
@@ -62,13 +62,14 @@ class CostAwareSampler(BaseSampler):
         features: Callable[[Params], Sequence[float]] | None = None,
         *,
         space: Mapping[str, BaseDistribution] | None = None,
-        meaningful: Callable[[Params], Params] | None = None,
+        meaningful: Callable[[Floats], Floats] | None = None,
+        prepare: Callable[[Floats], object] | None = None,
         identity: Callable[[Params], Hashable] | None = None,
     ) -> None:
         self.seed, self.n_startup_trials = seed, n_startup_trials
         self.space = dict(space or {})
         self.knowledge = Knowledge(
-            dict(exact or {}), features, identity or _same_params, meaningful
+            dict(exact or {}), features, identity or _same_params, meaningful, prepare
         )
         self.exhausted = False
         self._catalogue: Catalogue | None = None

@@ -46,12 +46,12 @@ class Rule:
 class Space:
     """The parameters of a study in the order of their asking, and when each means something.
 
-    `meaningful` says which do, where that is known; else `rules`, by column, do.
+    `meaningful` says which do, of many rows, where that is known; else `rules`, by column, do.
     """
 
     distributions: Distributions
     rules: Mapping[int, Rule]
-    meaningful: Callable[[Params], Params] | None = None
+    meaningful: Callable[[Floats], Floats] | None = None
 
     def rows(self, many: Sequence[Mapping[str, Any]]) -> Floats:
         """Params -> (n, d), in Optuna's internal numbers; NaN for what is not there."""
@@ -74,11 +74,7 @@ class Space:
 
     def settle(self, rows: Floats) -> Floats:
         """NaN in place of the values that mean nothing beside the others."""
-        settled = rows.copy()
-        if self.meaningful:
-            for row in settled:
-                kept = self.meaningful(self.params(row))
-                row[[name not in kept for name in self.distributions]] = np.nan
+        settled = self.meaningful(rows) if self.meaningful else rows.copy()
         for child, rule in sorted(self.rules.items()):  # parents come before their children
             parent = np.nan_to_num(settled[:, rule.parent], nan=ABSENT)
             settled[np.isin(parent, rule.absent_under), child] = np.nan

@@ -24,7 +24,8 @@ def cost_aware(seed: int, candidates: Candidates, objectives: Sequence[Objective
         seed,
         features=candidates.foretold if candidates.forecast else None,
         space=candidates.distributions(),
-        meaningful=candidates.space.settle,
+        meaningful=candidates.settle,
+        prepare=candidates.prepare,
         identity=candidates.arch_id,
     )
     return lambda number: sampler

@@ -1,0 +1,290 @@
+"""RowCounter: static costs of many networks of a space at once, exact."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+
+from nasattn.arch import Architecture
+from nasattn.cost.count import Tally
+from nasattn.cost.pieces import Piece, PieceCounter, Shape
+from nasattn.errors import EvaluationError
+from nasattn.parts import AttentionSpec, FusionSpec, StageSpec, StemSpec
+from nasattn.rows import SpaceRows
+from nasattn.space import SearchSpace
+from nasattn.tables import NONE, Column, Ints, Numbers, Table
+from nasattn.walk import Bools, Rows
+
+MAX_HELD = 1_000_000  # numbers in the tables
+NOTHING = Piece(Tally(), ())
+PLACES = {"after_spatial": 1, "before_add": 2, "after_stage": 3}  # 0: no attention
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The StaticCost of n networks: (n,); NONE in a row of no network, or none that can be run."""
+
+    params: Ints
+    macs: Ints
+    max_macs: Ints
+    uncounted: tuple[str, ...] = ()  # operators in any of them that no rule can count
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A stage's first block and each of those behind it, without attention."""
+
+    first: Piece
+    later: Piece
+    inside: tuple[Shape, Shape]  # what attention in the middle of each would see
+
+
+@dataclass(frozen=True)
+class Some:
+    """A piece of each network, by its number, and how often it is there."""
+
+    pieces: Ints
+    times: Ints | int = 1
+
+
+class RowCounter:
+    """Counts the networks of a space on pictures of one size as PieceCounter does, many at once.
+
+        RowCounter(space, num_classes=10, resolution=32).count(rows).macs  # (n,)
+
+    A row has a number for each of `space.free`, in that order and as Optuna stores it (of a choice
+    its index). What a piece costs PieceCounter finds, once; from then on it is looked up.
+    """
+
+    def __init__(
+        self, space: SearchSpace, num_classes: int, resolution: int, in_chs: int = 3
+    ) -> None:
+        self.space = space
+        self.counter = PieceCounter(num_classes, resolution, in_chs)
+        self._start()
+
+    def count(self, rows: Rows) -> Costs:
+        """What `count_cost` gives for the network of each row."""
+        if len(self.rows) + len(self._pieces) + len(self._blocks) + len(self._attention) > MAX_HELD:
+            self._start()
+        return self._add_up(*self._find(rows))
+
+    def _start(self) -> None:
+        """Empty tables."""
+        rows = self.rows = SpaceRows(self.space, self.counter.resolution)
+        self._pieces, self._shapes, self._acts = Numbers(), Numbers(), Numbers()
+        self._endings = Numbers()
+        self._pieces.number(NOTHING)
+
+        def table(find: Callable[..., Piece]) -> Table:
+            return Table(runs(find), self._pieces)
+
+        self._stem = table(self._find_stem)
+        self._blocks = Table(runs(self._find_blocks))
+        self._attention = table(self._find_attention)
+        self._pair = Table(lambda a, b: (a, b))
+        self._stage = table(self._find_stage)
+        self._end = Table(self._find_end)
+        self._last_layers = table(self._find_last_layers)
+        self._maps = Numbers()
+        self._map = Table(lambda fusion, shape: (fusion, shape), self._maps)
+        self._more = Table(lambda maps, shape: (*self._maps.values[maps], shape), self._maps)
+        self._fusion = table(self._find_fusion)
+        self._classifier = table(self._find_classifier)
+
+        self._act = Column(rows.roots, lambda root: self._acts.number(root[0]))
+        self._preact = Column(rows.frames, lambda frame: frame.stage.kind.preact)
+        self._shared = Column(rows.frames, lambda frame: frame.stage.run_share < 1)
+        self._ending = Column(rows.frames, lambda frame: self._endings.number(ending(frame.stage)))
+        self._where = Column(rows.attentions, place_of)
+        self._fuses = Column(rows.fusions, lambda arch: arch.fusion.kind != "none")
+        self._lows = [
+            Column(rows.fusions, partial(takes, i)) for i in range(len(self.space.template.stages))
+        ]
+        shape = self._shapes.number
+        self._out = Column(self._pieces, lambda piece: shape(piece.shape))
+        self._first = Column(self._blocks.into, lambda blocks: self._pieces.number(blocks.first))
+        self._later = Column(self._blocks.into, lambda blocks: self._pieces.number(blocks.later))
+        self._inside = [
+            Column(self._blocks.into, lambda blocks: shape(blocks.inside[0])),
+            Column(self._blocks.into, lambda blocks: shape(blocks.inside[1])),
+        ]
+        self._params = Column(self._pieces, lambda piece: piece.tally.params)
+        self._flops = Column(self._pieces, lambda piece: piece.tally.flops)
+        self._odd = Column(
+            self._pieces, lambda piece: bool(piece.tally.skipped or piece.tally.uncounted)
+        )
+
+    def _find(self, rows: Rows) -> tuple[Bools, list[Some]]:
+        """Which rows are networks, and their pieces."""
+        parts = self.rows.parts(rows)
+        act = self._act(parts.root)
+        stem = self._stem(parts.stem, act, self._preact(parts.frames[:, 0]))
+        found, shape, last, shapes = [Some(stem)], self._out(stem), parts.frames[:, 0], []
+        there = parts.there
+        for own in zip(parts.frames.T, parts.attentions.T, parts.depths.T, strict=True):
+            pieces, behind = self._count_stage(*own, act, shape)
+            is_there = own[0] != NONE
+            for some in pieces:
+                there = there & (~is_there | (some.pieces != NONE))
+            found += [Some(np.where(is_there, s.pieces, 0), s.times) for s in pieces]
+            shape, last = np.where(is_there, behind, shape), np.where(is_there, own[0], last)
+            shapes.append(shape)
+        end = self._end(self._ending(last), parts.head, act)
+        found.append(Some(self._last_layers(end, shape)))
+        shape = self._out(found[-1].pieces)
+        fuses = self._fuses(parts.fusion) == 1
+        maps = self._map(np.where(fuses, parts.fusion, NONE), shape)
+        for takes_it, low in zip(self._lows, shapes, strict=True):
+            maps = np.where(takes_it(parts.fusion) == 1, self._more(maps, low), maps)
+        fusion = self._fusion(maps)
+        found.append(Some(np.where(fuses, fusion, 0)))
+        shape = np.where(fuses, self._out(fusion), shape)
+        found.append(Some(self._classifier(end, shape)))
+        for some in found:
+            there = there & (some.pieces != NONE)
+        return there, found
+
+    def _count_stage(
+        self, frame: Ints, attention: Ints, depth: Ints, act: Ints, shape: Ints
+    ) -> tuple[list[Some], Ints]:
+        """A stage's pieces, and the shape behind it.
+
+        The blocks and their attention by themselves, but where the one changes the other: it runs
+        for a share of the pictures, or leaves other maps.
+        """
+        where = self._where(attention)
+        blocks = self._blocks(frame, act, shape)
+        first, later = self._first(blocks), self._later(blocks)
+        out, n_later = self._out(first), depth - 1
+        seats = [np.where(where == 1, inside(blocks), out) for inside in self._inside]
+        attends = np.where(where > 0, attention, NONE)
+        own = [np.where(where > 0, self._attention(attends, seat), 0) for seat in seats]
+        inner = (where == 1) | (where == 2)
+        other = [self._out(piece) != seat for piece, seat in zip(own, seats, strict=True)]
+        whole = inner & ((self._shared(frame) == 1) | other[0] | other[1] & (n_later > 0))
+        if whole.any():
+            pair = self._pair(np.where(whole, frame, NONE), attention)
+            stage = self._stage(pair, self._pair(act, depth), shape)
+            first = np.where(whole, stage, first)
+            own = [np.where(whole, 0, piece) for piece in own]
+            n_later = np.where(whole, 0, n_later)
+        behind = np.where(where == 3, self._out(own[0]), self._out(first))
+        pieces = [
+            Some(first),
+            Some(np.where(n_later > 0, later, 0), n_later),
+            Some(own[0]),
+            Some(np.where(inner & (n_later > 0), own[1], 0), n_later),
+        ]
+        return pieces, behind
+
+    def _add_up(self, there: Bools, found: list[Some]) -> Costs:
+        params = sum(self._params(some.pieces) * some.times for some in found)
+        flops = sum(self._flops(some.pieces) * some.times for some in found)
+        odd = there & np.any([self._odd(some.pieces) == 1 for some in found], axis=0)
+        max_macs = np.where(there, flops // 2, NONE)
+        macs, uncounted = max_macs.copy(), set()
+        for i in np.flatnonzero(odd):
+            skipped = Fraction(0)
+            for some in found:
+                tally = self._pieces.values[some.pieces[i]].tally
+                times = np.broadcast_to(some.times, there.shape)[i]
+                skipped += tally.skipped * int(times)
+                uncounted |= tally.uncounted
+            macs[i] -= round(skipped / 2)
+        return Costs(np.where(there, params, NONE), macs, max_macs, tuple(sorted(uncounted)))
+
+    # How each piece is found, which happens once.
+
+    def _find_stem(self, stem: int, act: int, preact: int) -> Piece:
+        block = "preact_basic" if preact else "basic"
+        return self.counter.stem(
+            network(
+                stem=self.rows.stems.values[stem],
+                stages=(StageSpec(depth=1, width=1, block=block),),
+                act=self._acts.values[act],
+            )
+        )
+
+    def _find_blocks(self, frame: int, act: int, shape: int) -> Blocks:
+        own = self.rows.frames.values[frame]
+        stage, count = own.stage, partial(self.counter.block, act=self._acts.values[act])
+        first = count(own.in_chs, stage, shape=self._shapes.values[shape])
+        later = Piece(Tally(), first.shape)
+        if stage.depth > 1:
+            later = count(stage.width, stage.later, shape=first.shape)
+        inside = [stage.inner_width(chs) for chs in (own.in_chs, stage.width)]
+        seen = [(chs, *piece.shape[1:]) for chs, piece in zip(inside, (first, later), strict=True)]
+        return Blocks(first, later, (seen[0], seen[1]))
+
+    def _find_attention(self, attention: int, shape: int) -> Piece:
+        spec = self.rows.attentions.values[attention]
+        return self.counter.attention(spec, self._shapes.values[shape])
+
+    def _find_stage(self, pair: int, how: int, shape: int) -> Piece:
+        (frame, attention), (act, depth) = (self._pair.into.values[k] for k in (pair, how))
+        own, spec = self.rows.frames.values[frame], self.rows.attentions.values[attention]
+        stage = own.stage.model_copy(update={"depth": depth, "attention": spec})
+        return self.counter.stage(
+            own.in_chs, stage, self._acts.values[act], self._shapes.values[shape]
+        )
+
+    def _find_end(self, last: int, head: int, act: int) -> Architecture:
+        return network(
+            stem=StemSpec(width=1),
+            stages=(self._endings.values[last],),
+            head=self.rows.heads.values[head],
+            act=self._acts.values[act],
+        )
+
+    def _find_last_layers(self, end: int, shape: int) -> Piece:
+        return self.counter.last_layers(self._end.into.values[end], self._shapes.values[shape])
+
+    def _find_fusion(self, maps: int) -> Piece:
+        fusion, last, *lows = self._maps.values[maps]
+        shapes = tuple(self._shapes.values[low] for low in lows)
+        arch = self.rows.fusions.values[fusion]
+        return self.counter.fusion(arch, shapes, self._shapes.values[last])
+
+    def _find_classifier(self, end: int, shape: int) -> Piece:
+        return self.counter.classifier(self._end.into.values[end], self._shapes.values[shape])
+
+
+def runs(find: Callable[P, T]) -> Callable[P, T]:
+    """What raises EvaluationError in place of what torch does where a piece cannot be run."""
+
+    def found(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return find(*args, **kwargs)
+        except (RuntimeError, MemoryError) as e:
+            raise EvaluationError(str(e)) from e
+
+    return found
+
+
+def network(**parts: object) -> Architecture:
+    """An architecture that need not be checked: its parts were."""
+    return Architecture.model_construct(**{"fusion": FusionSpec()} | parts)  # type: ignore[arg-type]
+
+
+def ending(stage: StageSpec) -> StageSpec:
+    """What the layers behind the last stage feel of it."""
+    return StageSpec(
+        depth=1, width=stage.width, block="preact_basic" if stage.kind.preact else "basic"
+    )
+
+
+def place_of(spec: AttentionSpec) -> int:
+    """Where attention stands, as one of PLACES."""
+    return 0 if spec.kind == "none" else PLACES[spec.placement]
+
+
+def takes(stage: int, arch: Architecture) -> bool:
+    """Whether a network's fusion takes the map behind a stage."""
+    return stage in arch.fusion_stages
