@@ -120,7 +120,7 @@ def exported_rows(
         top1 = model["fidelity"]["top1"]
         row = Row(
             f"{name.partition('-')[0]}-{form.name} {precision}",
-            str(folder / model["files"][0]),
+            str(folder / next(iter(model["files"]))),
             Share(top1["right"], top1["n"]),
             cost.params,
             cost.macs,
