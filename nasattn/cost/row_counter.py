@@ -19,6 +19,7 @@ from nasattn.tables import NONE, Column, Ints, Numbers, Table
 from nasattn.walk import Bools, Rows
 
 MAX_HELD = 1_000_000  # numbers in the tables
+LOT = 4096  # rows at once: what is looked up stays in the processor's cache
 UNITS = 64  # of one operation, in which those that are left out are added up
 NOTHING = Piece(Tally(), ())
 PLACES = {"after_spatial": 1, "before_add": 2, "after_stage": 3}  # 0: no attention
@@ -34,7 +35,7 @@ class Costs:
     params: Ints
     macs: Ints
     max_macs: Ints
-    uncounted: tuple[str, ...] = ()  # operators in any of them that no rule can count
+    uncounted: frozenset[str] = frozenset()  # operators in any of them that no rule can count
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,17 @@ class RowCounter:
 
     def count(self, rows: Rows) -> Costs:
         """What `count_cost` gives for the network of each row."""
-        if len(self.rows) + len(self._pieces) + len(self._blocks) + len(self._attention) > MAX_HELD:
+        lots = [self._count(rows[i : i + LOT]) for i in range(0, max(len(rows), 1), LOT)]
+        return Costs(
+            np.concatenate([lot.params for lot in lots]),
+            np.concatenate([lot.macs for lot in lots]),
+            np.concatenate([lot.max_macs for lot in lots]),
+            frozenset[str]().union(*(lot.uncounted for lot in lots)),
+        )
+
+    def _count(self, rows: Rows) -> Costs:
+        tables = (self._blocks, self._attention, self._stage)
+        if len(self.rows) + len(self._pieces) + sum(map(len, tables)) > MAX_HELD:
             self._start()
         return self._add_up(*self._find(rows))
 
@@ -213,7 +224,7 @@ class RowCounter:
         params, macs, max_macs = (
             np.where(there, column, NONE) for column in (total(self._params), macs, max_macs)
         )
-        return Costs(params, macs, max_macs, tuple(sorted(uncounted)))
+        return Costs(params, macs, max_macs, frozenset(uncounted))
 
     # How each piece is found, which happens once.
 
