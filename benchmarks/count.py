@@ -12,7 +12,9 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,18 +29,16 @@ from nasattn.space import SearchSpace, load_space
 from nasattn.walk import Rows, as_rows
 
 NUM_CLASSES = 10
-CHUNK = 4096  # rows at once
 N_BY_PIECES, N_WHOLE = 2000, 30
 
 
 def random_rows(space: SearchSpace, rng: np.random.Generator, n: int) -> Rows:
     """Values for all parameters, each drawn uniformly of those that it offers."""
-    columns = []
-    for parameter in space.free:
+    rows = np.empty((n, len(space.free)))
+    for j, parameter in enumerate(space.free):
         offered = as_rows(space, [{parameter.name: v} for v in parameter.distribution.values()])
-        column = offered[:, len(columns)]
-        columns.append(column[rng.integers(len(column), size=n)])
-    return np.stack(columns, axis=1)
+        rows[:, j] = rng.choice(offered[:, j], size=n)
+    return rows
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -54,8 +54,7 @@ def speeds(space: SearchSpace, n: int, resolution: int) -> str:
     found = []
     for _ in range(4):  # the first lot is cold, the others are warm
         rows = random_rows(space, rng, n)
-        chunks = [rows[i : i + CHUNK] for i in range(0, n, CHUNK)]
-        found.append(n / seconds(lambda chunks=chunks: [counter.count(c) for c in chunks]))
+        found.append(n / seconds(partial(counter.count, rows)))
     cold, *warm = found
 
     draws = Random(0)
@@ -79,7 +78,8 @@ def whole_cost(arch: Architecture, resolution: int) -> tuple[int, int, int]:
 
 def check(space: SearchSpace, n: int, resolution: int) -> str:
     """Compares n counts with those of the built modules; says how many differ."""
-    rng, many = Random(1), []
+    rng = Random(1)
+    many: list[tuple[dict[str, Any], Architecture]] = []
     while len(many) < n:
         params = {p.name: draw(p.distribution, rng) for p in space.free}
         try:

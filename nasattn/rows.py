@@ -16,7 +16,7 @@ from nasattn.errors import ArchitectureError
 from nasattn.parts import AttentionSpec, HeadSpec, StageSpec, StemSpec
 from nasattn.space import SearchSpace
 from nasattn.spec import parse
-from nasattn.tables import NONE, Column, Ints, Numbers, Table
+from nasattn.tables import LARGEST, NONE, Column, Ints, Numbers, Table
 from nasattn.walk import Bools, Data, Rows, State, Walk, pattern_tree
 
 ANY_WIDTH = 16  # of what stands beside a part in its small network
@@ -131,7 +131,7 @@ class SpaceRows:
         self._fusion = Table(self._find_fusion, self.fusions)
 
         states, outlines, fusings = self.walk.states, self._outline.into, self._fusing.into
-        self._width = Column(states, lambda state: int(state.data.get("width", NONE)))
+        self._width = Column(states, lambda s: min(int(s.data.get("width", NONE)), LARGEST))
         self._depth = Column(states, lambda state: int(state.data.get("depth", NONE)))
         self._capped = Column(states, self._find_capped)
         self._attends = Column(states, lambda state: state.data.get("kind", "none") != "none")

@@ -12,6 +12,7 @@ Ints = NDArray[np.int64]
 
 NONE = -1  # the number of what there is not; a function of it has no value either
 BITS = 21  # of one of up to three numbers in a code
+LARGEST = (1 << BITS) - 1
 
 
 class Numbers:
@@ -25,6 +26,7 @@ class Numbers:
         """The number of a value, a new one if need be."""
         found = self._numbers.setdefault(value, len(self.values))
         if found == len(self.values):
+            assert found <= LARGEST, "whoever asks for so many must start anew in time"
             self.values.append(value)
         return found
 
@@ -84,7 +86,7 @@ class Levels:
 class Table:
     """A function of one to three numbers, which gives the number of its value in `into`.
 
-    What raises one of our errors has no value.
+    None of them is above LARGEST. What raises one of our errors has no value.
     """
 
     def __init__(self, find: Callable[..., Hashable], into: Numbers | None = None) -> None:
@@ -113,7 +115,7 @@ class Table:
 
         def find(code: int) -> int:
             try:
-                return self.into.number(self._find(*(code >> s & (1 << BITS) - 1 for s in shifts)))
+                return self.into.number(self._find(*(code >> s & LARGEST for s in shifts)))
             except NasattnError:
                 return NONE
 

@@ -1,6 +1,7 @@
 """Many networks at once: what SpaceRows decodes and RowCounter counts, against one by one."""
 
 from collections.abc import Mapping
+from fractions import Fraction
 from random import Random
 from typing import Any
 
@@ -173,7 +174,7 @@ def test_count_equals_count_cost(name: str, n: int) -> None:
     many = values(space, n, seed=2)
     counter = RowCounter(space, NUM_CLASSES, 32)
     costs = counter.count(as_rows(space, many))
-    assert costs.uncounted == ()
+    assert not costs.uncounted
     for i, params in enumerate(many):
         arch = decoded(space, params, 32)
         if arch is None:
@@ -197,6 +198,22 @@ def test_count_equals_count_cost_for_baselines(name: str, baseline: str, resolut
     costs = RowCounter(space, NUM_CLASSES, resolution).count(as_rows(space, [space.encode(arch)]))
     cost = counted(arch.at_resolution(resolution), resolution)
     assert figures(costs, 0) == (cost.params, cost.macs, cost.max_macs)
+
+
+def test_count_takes_any_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = SPACES["nb_macro"]
+    counter, rows = RowCounter(space, NUM_CLASSES, 32), as_rows(space, values(space, 20))
+    whole = counter.count(rows)
+    monkeypatch.setattr(row_counter, "LOT", 6)
+    lots = counter.count(rows)
+    assert [figures(lots, i) for i in range(20)] == [figures(whole, i) for i in range(20)]
+    assert len(counter.count(rows[:0]).macs) == 0
+
+
+def test_half_rounds_as_python_does() -> None:
+    # of 0, 1/4, .. 10 operations: half of a whole number lies between two, and goes to the even one
+    found = row_counter.half(np.arange(41), 4).tolist()
+    assert found == [round(Fraction(quarters, 4) / 2) for quarters in range(41)]
 
 
 def test_count_starts_anew_where_it_holds_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,5 +278,5 @@ def test_count_takes_any_attention(module: type, monkeypatch: pytest.MonkeyPatch
             continue
         names |= set(cost.uncounted)
         assert figures(costs, i) == (cost.params, cost.macs, cost.max_macs)
-    assert set(costs.uncounted) == names
+    assert costs.uncounted == names
     assert bool(names) == (module is Unknown)

@@ -1,7 +1,8 @@
 """Static costs of many architectures: what they have in common is counted once."""
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 from math import prod
 from typing import Any
@@ -48,6 +49,13 @@ class Piece:
 
     tally: Tally
     shape: Shape
+    run_share: Fraction = Fraction(1)  # of the pictures: those for which what is inside it runs
+
+    def inside(self, block: "Piece") -> "Piece":
+        """As it counts inside a block that runs for a share of the pictures."""
+        share, own = block.run_share, self.tally
+        skipped = own.flops * (1 - share) + own.skipped * share
+        return Piece(replace(own, skipped=skipped), self.shape)
 
 
 class PieceCounter:
@@ -117,15 +125,13 @@ class PieceCounter:
 
         if spec.kind == "none" or spec.placement == "after_stage":
             return built(bare)
-        if stage.run_share < 1:  # the share is of the attention, too
-            return built(whole)
         block = built(bare)
         inner = spec.placement == "after_spatial"
         place = (stage.inner_width(in_chs) if inner else stage.width, *block.shape[1:])
         attention = self.attention(spec, place)
         if attention.shape != place:  # a plug-in's: what is behind it has other maps
             return built(whole)
-        return Piece(block.tally + attention.tally, block.shape)
+        return Piece(block.tally + attention.inside(block).tally, block.shape)
 
     def attention(self, spec: BareAttention, shape: Shape) -> Piece:
         """An attention module; neither its place nor its strength changes what it costs."""
@@ -189,7 +195,8 @@ def measure(build: Callable[[], nn.Module], shape: Shape, lows: tuple[Shape, ...
             part = build()
         counter = _ShapeCounter()
         y = counter.run(part, *inputs)
-    return Piece(counter.tally(part), tuple(y.shape[1:]))
+    share = Fraction(getattr(part, "run_share", 1))
+    return Piece(counter.tally(part), tuple(y.shape[1:]), share)
 
 
 def joined(pieces: Sequence[Piece]) -> Piece:

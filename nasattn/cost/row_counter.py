@@ -1,7 +1,7 @@
 """RowCounter: static costs of many networks of a space at once, exact."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -19,6 +19,8 @@ from nasattn.tables import NONE, Column, Ints, Numbers, Table
 from nasattn.walk import Bools, Rows
 
 MAX_HELD = 1_000_000  # numbers in the tables
+LOT = 4096  # rows at once: what is looked up stays in the processor's cache
+UNITS = 64  # of one operation, in which those that are left out are added up
 NOTHING = Piece(Tally(), ())
 PLACES = {"after_spatial": 1, "before_add": 2, "after_stage": 3}  # 0: no attention
 
@@ -33,7 +35,7 @@ class Costs:
     params: Ints
     macs: Ints
     max_macs: Ints
-    uncounted: tuple[str, ...] = ()  # operators in any of them that no rule can count
+    uncounted: frozenset[str] = frozenset()  # operators in any of them that no rule can count
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,17 @@ class RowCounter:
 
     def count(self, rows: Rows) -> Costs:
         """What `count_cost` gives for the network of each row."""
-        if len(self.rows) + len(self._pieces) + len(self._blocks) + len(self._attention) > MAX_HELD:
+        lots = [self._count(rows[i : i + LOT]) for i in range(0, max(len(rows), 1), LOT)]
+        return Costs(
+            np.concatenate([lot.params for lot in lots]),
+            np.concatenate([lot.macs for lot in lots]),
+            np.concatenate([lot.max_macs for lot in lots]),
+            frozenset[str]().union(*(lot.uncounted for lot in lots)),
+        )
+
+    def _count(self, rows: Rows) -> Costs:
+        tables = (self._blocks, self._attention, self._stage)
+        if len(self.rows) + len(self._pieces) + sum(map(len, tables)) > MAX_HELD:
             self._start()
         return self._add_up(*self._find(rows))
 
@@ -79,7 +91,7 @@ class RowCounter:
         """Empty tables."""
         rows = self.rows = SpaceRows(self.space, self.counter.resolution)
         self._pieces, self._shapes, self._acts = Numbers(), Numbers(), Numbers()
-        self._endings = Numbers()
+        self._endings, self._shares = Numbers(), Numbers()
         self._pieces.number(NOTHING)
 
         def table(find: Callable[..., Piece]) -> Table:
@@ -100,7 +112,6 @@ class RowCounter:
 
         self._act = Column(rows.roots, lambda root: self._acts.number(root[0]))
         self._preact = Column(rows.frames, lambda frame: frame.stage.kind.preact)
-        self._shared = Column(rows.frames, lambda frame: frame.stage.run_share < 1)
         self._ending = Column(rows.frames, lambda frame: self._endings.number(ending(frame.stage)))
         self._where = Column(rows.attentions, place_of)
         self._fuses = Column(rows.fusions, lambda arch: arch.fusion.kind != "none")
@@ -115,11 +126,15 @@ class RowCounter:
             Column(self._blocks.into, lambda blocks: shape(blocks.inside[0])),
             Column(self._blocks.into, lambda blocks: shape(blocks.inside[1])),
         ]
+        self._share = Column(self._pieces, lambda piece: self._shares.number(piece.run_share))
+        self._all = self._shares.number(Fraction(1))
         self._params = Column(self._pieces, lambda piece: piece.tally.params)
         self._flops = Column(self._pieces, lambda piece: piece.tally.flops)
-        self._odd = Column(
-            self._pieces, lambda piece: bool(piece.tally.skipped or piece.tally.uncounted)
+        self._skipped = Column(self._pieces, lambda piece: round(piece.tally.skipped * UNITS))
+        self._rounded = Column(
+            self._pieces, lambda piece: (piece.tally.skipped * UNITS).denominator > 1
         )
+        self._uncounted = Column(self._pieces, lambda piece: bool(piece.tally.uncounted))
 
     def _find(self, rows: Rows) -> tuple[Bools, list[Some]]:
         """Which rows are networks, and their pieces."""
@@ -156,8 +171,8 @@ class RowCounter:
     ) -> tuple[list[Some], Ints]:
         """A stage's pieces, and the shape behind it.
 
-        The blocks and their attention by themselves, but where the one changes the other: it runs
-        for a share of the pictures, or leaves other maps.
+        The blocks and their attention by themselves, but where the one leaves other maps than it
+        found.
         """
         where = self._where(attention)
         blocks = self._blocks(frame, act, shape)
@@ -165,10 +180,14 @@ class RowCounter:
         out, n_later = self._out(first), depth - 1
         seats = [np.where(where == 1, inside(blocks), out) for inside in self._inside]
         attends = np.where(where > 0, attention, NONE)
-        own = [np.where(where > 0, self._attention(attends, seat), 0) for seat in seats]
         inner = (where == 1) | (where == 2)
+        shares = [np.where(inner, self._share(piece), self._all) for piece in (first, later)]
+        own = [
+            np.where(where > 0, self._attention(attends, seat, share), 0)
+            for seat, share in zip(seats, shares, strict=True)
+        ]
         other = [self._out(piece) != seat for piece, seat in zip(own, seats, strict=True)]
-        whole = inner & ((self._shared(frame) == 1) | other[0] | other[1] & (n_later > 0))
+        whole = inner & (other[0] | other[1] & (n_later > 0))
         if whole.any():
             pair = self._pair(np.where(whole, frame, NONE), attention)
             stage = self._stage(pair, self._pair(act, depth), shape)
@@ -185,20 +204,27 @@ class RowCounter:
         return pieces, behind
 
     def _add_up(self, there: Bools, found: list[Some]) -> Costs:
-        params = sum(self._params(some.pieces) * some.times for some in found)
-        flops = sum(self._flops(some.pieces) * some.times for some in found)
-        odd = there & np.any([self._odd(some.pieces) == 1 for some in found], axis=0)
-        max_macs = np.where(there, flops // 2, NONE)
-        macs, uncounted = max_macs.copy(), set()
-        for i in np.flatnonzero(odd):
+        def total(column: Column) -> Ints:
+            return sum((column(s.pieces) * s.times for s in found), np.zeros_like(there, np.int64))
+
+        def any_of(column: Column) -> Bools:
+            flags: Bools = np.any([column(some.pieces) == 1 for some in found], axis=0)
+            return there & flags
+
+        max_macs = total(self._flops) // 2
+        macs = max_macs - half(total(self._skipped), UNITS)
+        uncounted: set[str] = set()
+        for i in np.flatnonzero(any_of(self._rounded) | any_of(self._uncounted)):
             skipped = Fraction(0)
             for some in found:
                 tally = self._pieces.values[some.pieces[i]].tally
-                times = np.broadcast_to(some.times, there.shape)[i]
-                skipped += tally.skipped * int(times)
+                skipped += tally.skipped * int(np.broadcast_to(some.times, there.shape)[i])
                 uncounted |= tally.uncounted
-            macs[i] -= round(skipped / 2)
-        return Costs(np.where(there, params, NONE), macs, max_macs, tuple(sorted(uncounted)))
+            macs[i] = max_macs[i] - round(skipped / 2)
+        params, macs, max_macs = (
+            np.where(there, column, NONE) for column in (total(self._params), macs, max_macs)
+        )
+        return Costs(params, macs, max_macs, frozenset(uncounted))
 
     # How each piece is found, which happens once.
 
@@ -223,9 +249,10 @@ class RowCounter:
         seen = [(chs, *piece.shape[1:]) for chs, piece in zip(inside, (first, later), strict=True)]
         return Blocks(first, later, (seen[0], seen[1]))
 
-    def _find_attention(self, attention: int, shape: int) -> Piece:
+    def _find_attention(self, attention: int, shape: int, share: int) -> Piece:
         spec = self.rows.attentions.values[attention]
-        return self.counter.attention(spec, self._shapes.values[shape])
+        piece = self.counter.attention(spec, self._shapes.values[shape])
+        return piece.inside(replace(piece, run_share=self._shares.values[share]))
 
     def _find_stage(self, pair: int, how: int, shape: int) -> Piece:
         (frame, attention), (act, depth) = (self._pair.into.values[k] for k in (pair, how))
@@ -265,6 +292,13 @@ def runs(find: Callable[P, T]) -> Callable[P, T]:
         except (RuntimeError, MemoryError) as e:
             raise EvaluationError(str(e)) from e
 
+    return found
+
+
+def half(skipped: Ints, units: int) -> Ints:
+    """Half of so many units each, rounded as Python's `round` does."""
+    whole, rest = np.divmod(skipped, 2 * units)
+    found: Ints = whole + ((rest > units) | (rest == units) & (whole % 2 == 1))
     return found
 
 

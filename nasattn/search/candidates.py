@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from nasattn.arch import Architecture
@@ -46,6 +45,7 @@ class Candidates:
     limits: Sequence[Constraint] = ()
     forecast: "Forecast | None" = None
     known: dict[frozenset[tuple[str, object]], Known | None] = field(default_factory=dict)
+    _rows: SpaceRows | None = None
 
     def decode(self, params: Params) -> Architecture:
         """The network of params, adapted to the pictures: spaces are drawn for 224 pixels."""
@@ -66,14 +66,12 @@ class Candidates:
 
     def settle(self, rows: Rows) -> Rows:
         """Rows of values for all parameters, with NaN for those that mean nothing."""
-        return self._rows.settle(rows)
+        return self._many().settle(rows)
 
     def prepare(self, rows: Rows) -> None:
         """Find what is known of the networks of settled rows: faster than one by one."""
-        if len(self._rows) > MAX_HELD:
-            del self._rows
         names, choices = zip(*self.distributions().items(), strict=True)
-        for row, arch in zip(rows.tolist(), self._rows.decode(rows), strict=True):
+        for row, arch in zip(rows.tolist(), self._many().decode(rows), strict=True):
             pairs = zip(names, choices, row, strict=True)
             params = {name: d.to_external_repr(v) for name, d, v in pairs if v == v}
             self._remember(frozenset(params.items()), self._judge(arch) if arch else None)
@@ -109,9 +107,10 @@ class Candidates:
             parameter.distribution.suggest(trial, parameter.name)
         return trial.distributions
 
-    @cached_property
-    def _rows(self) -> SpaceRows:
-        return SpaceRows(self.space, self.resolution)
+    def _many(self) -> SpaceRows:
+        if self._rows is None or len(self._rows) > MAX_HELD:
+            self._rows = SpaceRows(self.space, self.resolution)
+        return self._rows
 
     def _remember(self, key: frozenset[tuple[str, object]], known: Known | None) -> None:
         if len(self.known) >= MAX_REMEMBERED:
