@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from nasattn.errors import StudyError
 from nasattn.library import find_file
 from nasattn.search.spec import StudySpec
-from nasattn.spec import Line, Name, Spec, parse, read_value, read_yaml
+from nasattn.spec import Line, Name, Spec, one_of, parse, read_value, read_yaml
 from nasattn.steps import STEPS, Pipeline
+from nasattn.train.recipe import MOST_EPOCHS, RECIPES
+
+MOST_SEEDS = 100  # of a final
 
 
 class Final(Spec):
@@ -17,13 +20,22 @@ class Final(Spec):
 
     top: PositiveInt | None = None
     networks: tuple[Name, ...] | None = None
-    seeds: PositiveInt = 3
-    recipe: Name | None = None
-    epochs: PositiveInt | None = None
+    seeds: Annotated[PositiveInt, Field(le=MOST_SEEDS)] = 3
+    recipe: Annotated[Name, one_of("recipe", RECIPES)] | None = None
+    epochs: Annotated[PositiveInt, Field(le=MOST_EPOCHS)] | None = None
     teacher: tuple[Line, ...] = ()
     temperature: float | None = None
     weight: float | None = None
     features: float | None = None
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> "Final":
+        if self.top is not None and self.networks is not None:
+            raise StudyError("takes top or networks, not both")
+        for name in ("temperature", "weight", "features") if not self.teacher else ():
+            if getattr(self, name) is not None:
+                raise StudyError(f"{name}: means nothing without teacher")
+        return self
 
 
 class Predict(Spec):

@@ -26,6 +26,9 @@ LINE, NAME = r"^\P{Cc}*$", r"^\P{Cc}+$"
 Line = Annotated[str, Field(pattern=LINE)]
 Name = Annotated[str, Field(pattern=NAME)]
 
+# What PyYAML raises beside its own errors: for the 45th of a month, for !!int x, for a deep nest.
+NO_VALUE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+
 S = TypeVar("S", bound=Spec)
 
 
@@ -58,7 +61,7 @@ def read_yaml(path: Path, error: type[NasattnError]) -> dict[str, Any]:
         mark = getattr(e, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         raise error(f"{place}: not valid YAML ({getattr(e, 'problem', None) or e})") from e
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
+    except NO_VALUE as e:
         raise error(f"{path}: not valid YAML ({type(e).__name__}: {shown(str(e))})") from e
     if not isinstance(data, dict):
         raise error(f"{path}: must be a mapping of fields, is {type(data).__name__}")
@@ -69,7 +72,7 @@ def read_value(text: str) -> Any:
     """A plain value as YAML writes it: 4, 0.5, true, se; text that is none stays text."""
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, *NO_VALUE):
         return text
     return value if isinstance(value, bool | int | float | str) else text
 

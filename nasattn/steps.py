@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, SerializeAsAny, model_validator
 
-from nasattn.errors import StudyError, UnknownNameError
+from nasattn.errors import StudyError, UnknownNameError, shown
 from nasattn.spec import Line, Name, Spec, parse, read_amount
 from nasattn.train.recipe import Recipe, from_named
 
@@ -109,7 +109,7 @@ def read_step(value: Any) -> Step:
     """`{step: prune, ratio: 0.3}`, or the step's name alone."""
     fields = {"step": value} if isinstance(value, str) else value
     if not isinstance(fields, dict) or not isinstance(fields.get("step"), str):
-        raise StudyError(f"must be a step such as {{step: prune, ratio: 0.3}}, is {value!r}")
+        raise StudyError(f"must be a step such as {{step: prune, ratio: 0.3}}, is {shown(value)}")
     name = fields["step"]
     if name not in STEPS:
         raise UnknownNameError("step", name, known=STEPS)
@@ -125,7 +125,11 @@ class Pipeline(Spec):
     @model_validator(mode="after")
     def _in_order(self) -> "Pipeline":
         kinds = [step.step for step in self.optimize]
-        for i, kind in enumerate(kinds):
+        for i, (kind, step) in enumerate(zip(kinds, self.optimize, strict=True)):
+            if kinds[0] == "transfer" and isinstance(step, Distil) and START in step.teacher:
+                raise StudyError(
+                    f"optimize.{i}: teacher {START} knows other pictures, as there is a transfer"
+                )
             if kind == "transfer" and i:
                 raise StudyError(f"optimize.{i}: transfer comes first or not at all")
             if kind not in ("fold", "export") and "fold" in kinds[:i]:

@@ -11,18 +11,20 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
 
-from nasattn.errors import StudyError
+from nasattn.cli.train import usual
+from nasattn.errors import NasattnError, StudyError
 from nasattn.library import shipped
 from nasattn.road import load_pipeline, load_road, put, read_changes
 from nasattn.spec import parse
 from nasattn.steps import STEPS, Export, Pipeline, Prune
-from nasattn.tensor_file import read_tensors
+from nasattn.tensor_file import TensorFile, read_tensors
 from nasattn.train.recipe import RECIPES
 from nasattn.weights import Facts
 from tests.command import assert_refused, nasattn
 from tests.test_cli_train import TINY, TRAIN, WEIGHTS, equal, stop_after, tensors
 
 ONE = {"epochs": 1, "train_size": 64}
+ONE_EXPORT = {"step": "export", "to": ["torchscript"], "precision": ["float32"]}
 STEP_LIST: list[Any] = [
     {"step": "prune", "ratio": 0.25, "recipe": {"epochs": 2, "train_size": 64}},
     {"step": "distil", "recipe": ONE},
@@ -136,6 +138,37 @@ def test_a_folded_network_is_not_trained_on(
     assert_refused(monkeypatch, capsys, ["train", folded], f"{folded}: is folded; train or prune")
 
 
+def test_fold_and_export_stay_unless_asked_otherwise(
+    trained: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = optimize(trained, write_steps(["fold", "fold", ONE_EXPORT]))
+    assert nasattn(monkeypatch, *command) == 0
+    one, two = (read_tensors(Path(f"opt/{i}-fold") / WEIGHTS.name, Facts).facts for i in (1, 2))
+    assert one.folded == two.folded != ()
+    before = Path("opt/1-fold/weights.safetensors").stat().st_mtime_ns
+    capsys.readouterr()
+    # Other pictures are asked anew, so that the table's rows are all of as many.
+    assert nasattn(monkeypatch, *command, "--pictures", "50") == 0
+    out = capsys.readouterr().out
+    assert out.count("folded already") == 2
+    assert "exported already" not in out
+    assert Path("opt/1-fold/weights.safetensors").stat().st_mtime_ns == before
+    report = json.loads(Path("opt/optimize.json").read_text())
+    assert len({row["top1"]["n"] for row in report["rows"]}) == 1
+    # Of other weights, it is not replaced.
+    assert nasattn(monkeypatch, *TRAIN, "--seed", "1", "-o", "other", "--overwrite") == 0
+    assert nasattn(monkeypatch, *optimize("other/weights.safetensors", "steps.yaml")) == 2
+    assert "--overwrite replaces it" in capsys.readouterr().err
+
+
+def test_usual_resolution_is_the_files(trained: str) -> None:
+    file = read_tensors(Path(trained), Facts)
+    names = tuple(map(str, range(1000)))
+    facts = file.facts.model_copy(update={"resolution": 224, "classes": names})
+    found = usual(facts.network, TensorFile(facts, {}, file.path))
+    assert found == {"data": "digits", "resolution": 224}
+
+
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
@@ -150,6 +183,9 @@ def test_a_folded_network_is_not_trained_on(
         ([{"step": "export", "to": ["onx"]}], "unknown format 'onx'; did you mean 'onnx'?"),
         ([{"step": "distil", "teacher": ["no.safetensors"]}], "teacher no.safetensors: there is"),
         ([{"step": "distil", "recipe": {"epoch": 2}}], "unknown field 'recipe.epoch'"),
+        ([{"step": "distil", "weight": 3}], "weight of distillation: must be from 0 to 1, is 3"),
+        ([ONE_EXPORT, {"step": "prune", "ratio": 1.5}], "ratio: must be above 0, at most 0.95"),
+        (["transfer", "distil"], "optimize.1: teacher start knows other pictures"),
         (["transfer"], "--data: names the pictures that transfer is to"),
     ],
 )
@@ -173,6 +209,9 @@ def test_optimize_refuses_before_anything_is_done(
         ([str(WEIGHTS), "--init", "x.npz"], "has weights of its own"),
         ([str(WEIGHTS), "--pictures", "0"], "--pictures: must be 1 or more, is 0"),
         ([str(WEIGHTS), "--runtime", "onnx"], "unknown runtime 'onnx'"),
+        ([str(WEIGHTS), "--runtime", "torch:batch=2"], "one picture at a time, batch is 2"),
+        ([str(WEIGHTS), "--resolution", "16"], "--resolution: is for steps that train"),
+        ([str(WEIGHTS), "--device", "cuda:99"], "cuda"),
         ([str(WEIGHTS), "-o", "tiny.json"], "tiny.json is not a folder"),
         ([str(WEIGHTS), "--steps", "lam"], "unknown field 'base'"),
     ],
@@ -238,11 +277,15 @@ def test_load_road_takes_changes_by_dotted_path() -> None:
         (("optimize.9.ratio=1",), "--set: there is no '9' in 'optimize.9.ratio'"),
         (("optimize.x=1",), "--set: there is no 'x' in 'optimize.x'"),
         (("description.a.b=1",), "--set: there is no"),
+        (("final.seeds=101",), "final.seeds: must be less than or equal to 100"),
+        (("final.weight=0.5",), "final: weight: means nothing without teacher"),
+        (("final.recipe=slow",), "unknown recipe 'slow'"),
+        (("search.n_trials=2020-13-45",), "search.n_trials: must be a valid integer"),
         (("search.n_trials=0",), "search.n_trials: must be greater than 0"),
     ],
 )
 def test_load_road_refuses_changes_that_do_not_fit(texts: tuple[str, ...], message: str) -> None:
-    with pytest.raises(StudyError, match=message):
+    with pytest.raises(NasattnError, match=message):
         load_road("own_pictures", read_changes(texts))
 
 

@@ -43,6 +43,7 @@ from nasattn.report.finals import (
 from nasattn.report.front import read_front
 from nasattn.report.markdown import images, to_markdown
 from nasattn.report.model_card import model_card, percent, span
+from nasattn.road import MOST_SEEDS
 from nasattn.search.environment import environment
 from nasattn.search.storage import read_study
 from nasattn.spec import differences, parse
@@ -58,7 +59,6 @@ from nasattn.zoo import NamedNetwork
 RESULT, CARD = "final.json", "MODEL_CARD.md"
 LAYOUT = 1  # to be raised with every change to what RESULT holds
 FIRST_SEED = 1000  # above the study's own: a search and its selection use at most 101 of them
-MOST_SEEDS = 100
 
 
 @dataclass(frozen=True)

@@ -15,20 +15,25 @@ import torch
 from rich.console import Console
 
 from nasattn.cli.data import load_with_progress
-from nasattn.cli.evaluate import Choice
+from nasattn.cli.evaluate import Choice, restored
 from nasattn.cli.export import Wanted, export_command
-from nasattn.cli.folders import check_folder, make_folder, write_result
+from nasattn.cli.folders import RunFolder, check_folder, make_folder, write_result
 from nasattn.cli.machine import check_here, machine_turns, plain_memory_errors
 from nasattn.cli.prune import prune_command
 from nasattn.cli.pruning import read_options
 from nasattn.cli.states import Scene, State, measure_states, notes, state_table
-from nasattn.cli.teacher import Lesson
-from nasattn.cli.train import LESS, WEIGHTS, train_command
+from nasattn.cli.teacher import Lesson, read_distil
+from nasattn.cli.train import LESS, WEIGHTS, train_command, usual
+from nasattn.cli.train import check_here as check_data_here
 from nasattn.compress.fold import fold_checked
+from nasattn.compress.prune import checked_ratio
+from nasattn.data import ImageData
 from nasattn.deploy.card import weights_id
 from nasattn.deploy.export import PARITY
 from nasattn.errors import StudyError, WeightsError
+from nasattn.evaluate import check_device
 from nasattn.files import slug
+from nasattn.pretrained import TORCHVISION
 from nasattn.runtimes.spec import RuntimeSpec, parse_runtime
 from nasattn.runtimes.table import RUNTIMES
 from nasattn.steps import START, Distil, Export, Fold, Prune, Qat, Step, Transfer
@@ -36,6 +41,7 @@ from nasattn.tensor_file import read_tensors, write_tensors
 from nasattn.train.loop import subset
 from nasattn.weights import Facts
 from nasattn.words import plural
+from nasattn.zoo import read_network
 
 REPORT = "optimize.json"
 USUAL_RUNTIME, PLAIN_RUNTIME = "onnxruntime", "torch"
@@ -66,6 +72,8 @@ class Ask:
         usual = PLAIN_RUNTIME if RUNTIMES[USUAL_RUNTIME].missing() else USUAL_RUNTIME
         spec = parse_runtime(self.runtime or usual, threads=self.threads or 1)
         check_here(spec)
+        if spec.batch > 1:
+            raise StudyError(f"--runtime: files take one picture at a time, batch is {spec.batch}")
         return spec
 
 
@@ -74,6 +82,7 @@ class Ground:
     """What a step stands on."""
 
     ask: Ask
+    data: ImageData  # that every state is asked about
     start: str  # what the pipeline began with
     target: str  # what the step begins with: a weights file, or a network by name
     init: str | None  # with these weights
@@ -91,12 +100,14 @@ def optimize_command(
         raise StudyError(f"--pictures: must be 1 or more, is {ask.n}")
     check_start(target, steps, ask)
     check_steps(steps)
+    check_device(ask.device or "cpu")
     spec = ask.spec
     folder = out or Path("runs") / slug(f"{Path(target).absolute().parent.name}-optimized")
     check_folder(folder)
+    data = load_checked(console, target, steps, ask, cache_dir)
     make_folder(folder)
     states = [] if isinstance(steps[0], Transfer) else [State(START, Path(target))]
-    ground = Ground(ask, target, target, ask.init, folder, cache_dir)
+    ground = Ground(ask, data, target, target, ask.init, folder, cache_dir)
     bad = False
     for i, step in enumerate(steps, 1):
         name = f"{i}-{step.step}"
@@ -120,10 +131,8 @@ def compare(
     console: Console, states: Sequence[State], steps: Sequence[Step], spec: RuntimeSpec, end: Ground
 ) -> None:
     """Measure all states together, show and write what came of them, and what to type next."""
-    ask, folder = end.ask, end.place
+    ask, folder, data = end.ask, end.place, end.data
     facts = read_tensors(Path(end.target), Facts).facts
-    source = facts.data if ask.data is None else ask.data
-    data = load_with_progress(console, source, facts.resolution, end.cache_dir)
     split = subset(data.val_select, ask.n)
     turns = machine_turns(console, end.cache_dir)
     scene = Scene(data, split, spec, ask.device or "cpu", turns)
@@ -142,7 +151,7 @@ def compare(
     }
     write_result(folder / REPORT, json.dumps(report, indent=1) + "\n")
     console.print(f"\nwritten: {folder / REPORT}")
-    best = next((row for row in reversed(rows) if row.verdict == "good"), rows[-1])
+    best = next(row for row in reversed(rows) if row.verdict != "bad")
     console.print(f"ask it: nasattn predict {shlex.quote(best.path)} PICTURES")
 
 
@@ -164,25 +173,48 @@ def check_start(target: str, steps: Sequence[Step], ask: Ask) -> None:
         )
     if isinstance(steps[0], Transfer) and ask.data is None:
         raise StudyError("--data: names the pictures that transfer is to")
-    if isinstance(steps[0], Transfer) and any(START in teachers(step) for step in steps):
-        raise StudyError(f"teacher {START}: knows other pictures, as there is a transfer")
+    if ask.resolution is not None and all(isinstance(step, Fold | Export) for step in steps):
+        raise StudyError("--resolution: is for steps that train, here is none")
 
 
-def teachers(step: Step) -> tuple[str, ...]:
-    return step.teacher if isinstance(step, Distil) else ()
+def load_checked(
+    console: Console, target: str, steps: Sequence[Step], ask: Ask, cache_dir: Path
+) -> ImageData:
+    """The pictures of all steps; an error where what is there, or a teacher, has other classes."""
+    is_file = Path(target).suffix.lower() == ".safetensors"
+    weights = read_tensors(Path(target), Facts) if is_file else None
+    network = weights.facts.network if weights else read_network(target)
+    chosen = usual(network, weights) | ask.changes
+    source, resolution = chosen["data"], chosen.get("resolution")
+    if weights and ask.data is None:
+        check_data_here(target, source, resolution, cache_dir)
+    data = load_with_progress(console, source, resolution, cache_dir)
+    if weights and not isinstance(steps[0], Transfer):
+        restored(weights, data)
+    for step in steps:
+        read_distil(lesson_of(step, target), data, cache_dir)
+    return data
 
 
 def check_steps(steps: Sequence[Step]) -> None:
     """What can be known of steps before the first one begins: packages, names, files."""
     for step in steps:
         if isinstance(step, Prune):
+            if step.ratio is not None:
+                checked_ratio(step.ratio)
             read_options(prune_changes(step, Ask()), choice_of(Ask()))
         if isinstance(step, Export):
             wanted(step, Ask(), None).orders()
-        for name in teachers(step):
-            path = Path(name.partition("=")[2] or name)
-            if name != START and not path.is_file():
-                raise WeightsError(f"teacher {name}: there is no such file")
+        if isinstance(step, Distil):
+            check_teachers(step.teacher)
+
+
+def check_teachers(names: Sequence[str]) -> None:
+    """WeightsError for a file that is not there."""
+    for name in names:
+        file = name.partition("=")[2] or name
+        if file not in (START, TORCHVISION) and not Path(file).expanduser().is_file():
+            raise WeightsError(f"teacher {name}: there is no such file")
 
 
 # ---- Each step, as its command does it ----
@@ -190,19 +222,23 @@ def check_steps(steps: Sequence[Step]) -> None:
 
 def train_step(console: Console, step: Any, ground: Ground) -> int:
     """Transfer, distillation, quantisation-aware training: they differ by recipe and teacher."""
-    names = tuple(ground.start if one == START else one for one in teachers(step))
-    lesson = Lesson()
-    if names:
-        lesson = Lesson(names, step.temperature, step.weight, features=step.features)
     return train_command(
         ground.target,
         ground.ask.changes | {"recipe": step.recipe.model_dump()},
         init=ground.init,
-        lesson=lesson,
+        lesson=lesson_of(step, ground.start),
         out=ground.place,
         overwrite=ground.ask.overwrite,
         cache_dir=ground.cache_dir,
     )
+
+
+def lesson_of(step: Step, start: str) -> Lesson:
+    """What a step teaches; `start` is what the pipeline began with."""
+    if not isinstance(step, Distil):
+        return Lesson()
+    names = tuple(start if one == START else one for one in step.teacher)
+    return Lesson(names, step.temperature, step.weight, features=step.features)
 
 
 def prune_step(console: Console, step: Any, ground: Ground) -> int:
@@ -236,8 +272,12 @@ def fold_step(console: Console, step: Step, ground: Ground) -> int:
     x = torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(0))
     folds = fold_checked(model, x, ground.target)
     make_folder(ground.place)
-    facts = weights.facts.model_copy(update={"folded": folds})
-    write_tensors(ground.place / WEIGHTS, model, facts)
+    facts = weights.facts.model_copy(update={"folded": weights.facts.folded + folds})
+    folder = RunFolder(ground.place, WEIGHTS, REPORT, facts.run)
+    if not ground.ask.overwrite and folder.earlier(Facts):
+        console.print("folded already; --overwrite does it again")
+        return 0
+    write_tensors(folder.result, model, facts)
     console.print(f"{plural(len(folds), 'norm')} folded into convolutions")
     return 0
 
@@ -251,15 +291,18 @@ def export_step(console: Console, step: Any, ground: Ground) -> int:
 
 
 def is_exported(order: Wanted, ground: Ground) -> bool:
-    """Whether all files are there, good ones of these very weights."""
+    """Whether all files are there, good ones of these very weights, asked about these pictures."""
     with suppress(OSError, ValueError, LookupError, TypeError):
         parity = json.loads((ground.place / PARITY).read_text(encoding="utf-8"))
         found = [parity["models"][f"{form.name} {p}"] for form, p in order.orders()[0]]
         files = [ground.place / file for one in found for file in one["files"]]
+        n = len(subset(ground.data.val_select, ground.ask.n))
+        asked = [(one["pictures"]["content_hash"], one["pictures"]["n"]) for one in found]
         ours = weights_id(read_tensors(Path(ground.target), Facts).build())
         return (
             parity["weights"] == ours
             and all(one["verdict"] == "good" for one in found)
+            and all(one == (ground.data.content_hash, n) for one in asked)
             and all(file.is_file() for file in files)
         )
     return False

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from nasattn.cli.explain_pictures import list_pictures
 from nasattn.cli.final import RESULT, Ask, final_command
 from nasattn.cli.folders import check_folder
-from nasattn.cli.optimize import REPORT, check_steps, optimize_command
+from nasattn.cli.optimize import REPORT, check_steps, check_teachers, optimize_command
 from nasattn.cli.optimize import Ask as OptimizeAsk
 from nasattn.cli.predict import predict_command
 from nasattn.cli.search import search_by
@@ -22,6 +23,9 @@ def run_command(road: Road, *, storage: str, out: Path | None, cache_dir: Path) 
     folder = out or Path("runs") / study.folder_name
     check_folder(folder)
     check_steps(road.optimize)
+    check_teachers(road.final.teacher)
+    if road.predict:
+        list_pictures(road.predict.pictures)
     parts = ["search", "final", *(["optimize"] if road.optimize else [])]
     parts += ["predict"] if road.predict else []
 

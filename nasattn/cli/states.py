@@ -184,7 +184,7 @@ def notes(rows: Sequence[Row], scene: Scene) -> str:
     lines = [
         f"{len(scene.split):,} val-select pictures; 95 %: of so many pictures, and of the time",
         f"time: of {rows[0].name}'s on the same runtime in float32, in turns with it,",
-        f"batch 1, {scene.spec.threads} of this machine's threads"
+        f"batch 1, {scene.spec.threads} of {scene.spec.target or 'this machine'}'s threads"
         + (f"; {rows[0].name} takes {base.reference_ms:.2f} ms" if base else ""),
         f"on {', '.join(runtimes)}" if runtimes else "",
     ]

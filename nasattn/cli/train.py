@@ -134,9 +134,10 @@ def check_unfolded(weights: TensorFile[Facts]) -> None:
 
 def usual(network: NamedNetwork, weights: TensorFile[Facts] | None) -> dict[str, Any]:
     """The pictures that a weights file or a search's network is for."""
+    if weights:
+        return {"data": weights.facts.data, "resolution": weights.facts.resolution}
     known = not network.in_zoo and network.pictures != PICTURES["ImageNet"]
-    found: dict[str, Any] = {"resolution": network.pictures.resolution} if known else {}
-    return found | ({"data": weights.facts.data} if weights else {})
+    return {"resolution": network.pictures.resolution} if known else {}
 
 
 def check_here(target: str, source: str, resolution: int | None, cache_dir: Path) -> None:

@@ -17,6 +17,7 @@ from nasattn.errors import UnknownNameError
 from nasattn.spec import Name, Spec
 
 Share = Annotated[float, Field(ge=0, le=1)]
+MOST_EPOCHS = 100_000
 
 
 class Augmentation(Spec):
@@ -34,7 +35,7 @@ class Recipe(Spec):
     """Optimiser, schedule, augmentation, length. A recipe_id names all that acts on the weights."""
 
     name: Name = "own"
-    epochs: Annotated[int, Field(gt=0, le=100_000)]
+    epochs: Annotated[int, Field(gt=0, le=MOST_EPOCHS)]
     batch_size: PositiveInt = 128
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: PositiveFloat = 0.1
