@@ -14,6 +14,7 @@ from torch import nn
 from nasattn.cli.train import usual
 from nasattn.errors import NasattnError, StudyError
 from nasattn.library import shipped
+from nasattn.references import REFERENCES
 from nasattn.road import load_pipeline, load_road, put, read_changes
 from nasattn.spec import parse
 from nasattn.steps import STEPS, Export, Pipeline, Prune
@@ -159,6 +160,16 @@ def test_fold_and_export_stay_unless_asked_otherwise(
     assert nasattn(monkeypatch, *TRAIN, "--seed", "1", "-o", "other", "--overwrite") == 0
     assert nasattn(monkeypatch, *optimize("other/weights.safetensors", "steps.yaml")) == 2
     assert "--overwrite replaces it" in capsys.readouterr().err
+
+
+def test_a_librarys_network_is_not_to_be_pruned_later(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch_pruning")
+    name = next(iter(REFERENCES))
+    command = optimize(name, write_steps(["transfer", {"step": "prune", "ratio": 0.2}]))
+    command += ["--init", "x.npz", "--data", "digits"]
+    assert_refused(monkeypatch, capsys, command, f"{name}: is a library's network")
 
 
 def test_usual_resolution_is_the_files(trained: str) -> None:

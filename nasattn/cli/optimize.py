@@ -184,6 +184,8 @@ def load_checked(
     is_file = Path(target).suffix.lower() == ".safetensors"
     weights = read_tensors(Path(target), Facts) if is_file else None
     network = weights.facts.network if weights else read_network(target)
+    if network.architecture is None and any(isinstance(step, Prune) for step in steps):
+        raise StudyError(f"{target}: is a library's network; those of nasattn can be pruned")
     chosen = usual(network, weights) | ask.changes
     source, resolution = chosen["data"], chosen.get("resolution")
     if weights and ask.data is None:
