@@ -22,7 +22,8 @@ MAX_HELD = 1_000_000  # numbers in the tables
 LOT = 4096  # rows at once: what is looked up stays in the processor's cache
 UNITS = 64  # of one operation, in which those that are left out are added up
 NOTHING = Piece(Tally(), ())
-PLACES = {"after_spatial": 1, "before_add": 2, "after_stage": 3}  # 0: no attention
+NOWHERE, INSIDE, AT_END, BEHIND = range(4)  # where attention stands, of a block or of its stage
+PLACES = {"after_spatial": INSIDE, "before_add": AT_END, "after_stage": BEHIND}
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -178,30 +179,24 @@ class RowCounter:
         blocks = self._blocks(frame, act, shape)
         first, later = self._first(blocks), self._later(blocks)
         out, n_later = self._out(first), depth - 1
-        seats = [np.where(where == 1, inside(blocks), out) for inside in self._inside]
-        attends = np.where(where > 0, attention, NONE)
-        inner = (where == 1) | (where == 2)
-        shares = [np.where(inner, self._share(piece), self._all) for piece in (first, later)]
-        own = [
-            np.where(where > 0, self._attention(attends, seat, share), 0)
-            for seat, share in zip(seats, shares, strict=True)
-        ]
-        other = [self._out(piece) != seat for piece, seat in zip(own, seats, strict=True)]
-        whole = inner & (other[0] | other[1] & (n_later > 0))
+        in_block = (where == INSIDE) | (where == AT_END)
+        attends = where != NOWHERE, in_block & (n_later > 0)  # of the first or of all; of the later
+        own, whole = [], np.zeros(len(frame), dtype=bool)
+        for block, inside, on in zip((first, later), self._inside, attends, strict=True):
+            seat = np.where(where == INSIDE, inside(blocks), out)
+            share = np.where(in_block, self._share(block), self._all)
+            piece = self._attention(np.where(on, attention, NONE), seat, share)
+            own.append(np.where(on, piece, 0))
+            whole |= on & in_block & (self._out(piece) != seat)
         if whole.any():
             pair = self._pair(np.where(whole, frame, NONE), attention)
             stage = self._stage(pair, self._pair(act, depth), shape)
             first = np.where(whole, stage, first)
             own = [np.where(whole, 0, piece) for piece in own]
             n_later = np.where(whole, 0, n_later)
-        behind = np.where(where == 3, self._out(own[0]), self._out(first))
-        pieces = [
-            Some(first),
-            Some(np.where(n_later > 0, later, 0), n_later),
-            Some(own[0]),
-            Some(np.where(inner & (n_later > 0), own[1], 0), n_later),
-        ]
-        return pieces, behind
+        behind = np.where(where == BEHIND, self._out(own[0]), self._out(first))
+        later = np.where(n_later > 0, later, 0)
+        return [Some(first), Some(later, n_later), Some(own[0]), Some(own[1], n_later)], behind
 
     def _add_up(self, there: Bools, found: list[Some]) -> Costs:
         def total(column: Column) -> Ints:
@@ -316,7 +311,7 @@ def ending(stage: StageSpec) -> StageSpec:
 
 def place_of(spec: AttentionSpec) -> int:
     """Where attention stands, as one of PLACES."""
-    return 0 if spec.kind == "none" else PLACES[spec.placement]
+    return NOWHERE if spec.kind == "none" else PLACES[spec.placement]
 
 
 def takes(stage: int, arch: Architecture) -> bool:
