@@ -1,5 +1,6 @@
 """Road: one YAML file from a search over a pipeline of steps to a model that runs elsewhere."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -87,23 +88,27 @@ def put(data: Any, place: str, value: Any) -> None:
     """Put a value at a dotted path; a number goes into a list. Raises StudyError."""
     *way, last = place.split(".")
     for part in way:
-        inner = at(data, part, place)
-        if isinstance(data, dict):  # `recipe: quick` can be changed field by field, too
-            name = {"name": inner} if isinstance(inner, str) and part == "recipe" else inner
-            data[part] = {} if name is None else name
-        data = at(data, part, place)
-    if isinstance(data, dict):
-        data[last] = value
-    else:
-        at(data, last, place)
-        data[int(last)] = value
+        inner = spelt_out(at(data, part, place), part)
+        data[int(part) if isinstance(data, list) else part] = inner
+        data = inner
+    at(data, last, place)
+    data[int(last) if isinstance(data, list) else last] = value
+
+
+def spelt_out(value: Any, part: str) -> Any:
+    """A mapping or a list of its own, also of a name that stands for one: `qat`, `quick`."""
+    if isinstance(value, dict | list):
+        return value.copy()  # YAML's aliases share one
+    if value is None:
+        return {}
+    return {"step" if part.isdecimal() else "name": value}
 
 
 def at(data: Any, part: str, place: str) -> Any:
     """What is there; None where a mapping has no such field."""
     if isinstance(data, dict):
         return data.get(part)
-    if not isinstance(data, list) or not part.isdecimal() or int(part) >= len(data):
+    if not isinstance(data, list) or not re.fullmatch("[0-9]{1,3}", part) or int(part) >= len(data):
         raise StudyError(f"--set: there is no {part!r} in {place!r}")
     return data[int(part)]
 

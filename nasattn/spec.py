@@ -77,6 +77,7 @@ def read_value(text: str) -> Any:
     return value if isinstance(value, bool | int | float | str) else text
 
 
+LONGEST_AMOUNT = 40
 UNITS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
 AMOUNT = re.compile(r"((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?) ?([kKMG]?)")
 
@@ -85,7 +86,7 @@ def read_amount(value: Any) -> Any:
     """40M or 4e7 as 40,000,000; StudyError for other text. What is no text stays."""
     if not isinstance(value, str):
         return value
-    match = AMOUNT.fullmatch(value.strip())
+    match = AMOUNT.fullmatch(value.strip()) if len(value) < LONGEST_AMOUNT else None
     found = float(match[1]) * UNITS[match[2]] if match else 0.0
     if not 1 <= found < 2**63:
         raise StudyError(f"must be an amount like 300k, 40M or 1.5G, is {shown(value)}")

@@ -306,6 +306,19 @@ def test_put_changes_a_recipe_that_is_only_named() -> None:
     assert data == {"search": {"recipe": {"name": "quick", "epochs": 2}}}
 
 
+def test_put_spells_out_names_and_parts_what_an_alias_shares() -> None:
+    shared = {"name": "finetune"}
+    steps = ["distil", {"step": "qat", "recipe": shared}, {"step": "prune", "recipe": shared}]
+    data: dict[str, Any] = {"optimize": steps}
+    put(data, "optimize.0.recipe.epochs", 3)
+    put(data, "optimize.1.recipe.epochs", 4)
+    assert data["optimize"] == [
+        {"step": "distil", "recipe": {"epochs": 3}},
+        {"step": "qat", "recipe": {"name": "finetune", "epochs": 4}},
+        {"step": "prune", "recipe": {"name": "finetune"}},
+    ]
+
+
 def test_load_road_says_what_is_no_road() -> None:
     with pytest.raises(StudyError, match="field 'search' is missing: this is no road"):
         load_road("mobile_quick", {})

@@ -466,7 +466,7 @@ def test_prune_keeps_multiples_of_what_kernels_take() -> None:
         pruned = prune(model, EXAMPLE, ratio=0.3, multiple=multiple)
         assert {len(cut.kept) for cut in pruned.record} == kept - {16}
         assert pruned.model(spread()).shape == (2, CLASSES)
-    with pytest.raises(StudyError, match="channels stay a multiple of 32"):
+    with pytest.raises(StudyError, match="what stays must be a multiple of 32"):
         prune(model, EXAMPLE, ratio=0.3, multiple=32)
 
 

@@ -100,6 +100,8 @@ def load(
     weights = read_own(target, choice)
     if weights:
         check_unfolded(weights)
+        if choice.resolution not in (None, weights.facts.resolution):
+            raise StudyError(f"--resolution: {target} is for {weights.facts.resolution} pixels")
     source, resolution = pictures(target, choice, weights)
     options = options.model_copy(update={"data": source})
     if weights:

@@ -74,8 +74,7 @@ def prune(
     )
     if not pruned.record:
         raise StudyError(
-            f"ratio: {pruned.ratio:g} takes nothing where channels stay a multiple of {multiple}; "
-            "a smaller multiple cuts finer"
+            f"ratio: {pruned.ratio:g} takes no channel; what stays must be a multiple of {multiple}"
         )
     return pruned
 
