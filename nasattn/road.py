@@ -101,7 +101,8 @@ def spelt_out(value: Any, part: str) -> Any:
         return value.copy()  # YAML's aliases share one
     if value is None:
         return {}
-    return {"step" if part.isdecimal() else "name": value}
+    names = {"step": part.isdecimal(), "name": part == "recipe"}
+    return next(({key: value} for key, stands in names.items() if stands), value)
 
 
 def at(data: Any, part: str, place: str) -> Any:
