@@ -314,7 +314,7 @@ def rows_without_times(folder: Path) -> dict[Task, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_jobs", ["1", "2"])
+@pytest.mark.parametrize("n_jobs", ["2"])
 def test_a_killed_bench_goes_on_where_it_stopped(
     there: Path,
     monkeypatch: pytest.MonkeyPatch,
