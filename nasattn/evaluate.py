@@ -82,11 +82,13 @@ class Setting:
     meters: dict[str, Meter] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        size, n_classes = self.recipe.train_size, len(self.data.classes)
-        if size is not None and size < n_classes:
-            raise StudyError(
-                f"train_size: must be at least {n_classes} (a picture a class), is {size}"
-            )
+        recipe, n_classes = self.recipe, len(self.data.classes)
+        for name in ("train_size", "watch_size"):
+            size = getattr(recipe, name)
+            if size is not None and size < n_classes:
+                raise StudyError(
+                    f"{name}: must be at least {n_classes} (a picture a class), is {size}"
+                )
 
     def __getstate__(self) -> dict[str, Any]:
         """To travel to a worker, which starts its own meters unless they say they travel."""

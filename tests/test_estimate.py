@@ -38,7 +38,7 @@ from nasattn.estimate.table import ESTIMATORS, estimate, get_estimator, parts_of
 from nasattn.evaluate import Setting, evaluate
 from nasattn.objectives import get_objective
 from nasattn.testing import tiny_data
-from nasattn.train.loop import Epoch
+from nasattn.train.loop import Epoch, subset
 from nasattn.train.recipe import RECIPES
 
 DATA = tiny_data(n_per_class=8, resolution=8)
@@ -292,6 +292,13 @@ def test_loss_at_steps_trains_on_so_many_batches() -> None:
     few = RECIPE.model_copy(update={"epochs": 1, "train_size": 12})
     (epoch,) = evaluate(SMALL, replace(SETTING, recipe=few)).curve
     assert estimate("loss_at:3steps", SMALL, SETTING).value == -epoch.loss
+
+
+def test_loss_at_judges_by_a_picture_a_class() -> None:
+    few = replace(SETTING.data, val_search=subset(SETTING.data.val_search, len(DATA.classes)))
+    (epoch,) = estimate("loss_at:1", SMALL, SETTING).curve
+    (spared,) = estimate("epochs:1", SMALL, replace(SETTING, data=few)).curve
+    assert (epoch.loss, epoch.top1) == (spared.loss, spared.top1)
 
 
 def test_length_beyond_an_epoch_is_refused() -> None:

@@ -95,10 +95,15 @@ class Subject:
     def seed(self) -> int:
         return self.setting.seed
 
-    def train(self, recipe: Recipe) -> Epoch:
-        """The last epoch of a training, as `evaluate` has it; EvaluationError where it fails."""
-        rows = (get_objective("top1"),)
-        setting = replace(self.setting, recipe=recipe, objectives=rows, constraints=())
+    def train(self, recipe: Recipe, *, judged: bool = True) -> Epoch:
+        """The last epoch of a training, as `evaluate` has it; EvaluationError where it fails.
+
+        Where only its loss is asked for it is not `judged`, but by a picture a class.
+        """
+        rows, data = (get_objective("top1"),), self.setting.data
+        if not judged:
+            data = replace(data, val_search=subset(data.val_search, len(data.classes)))
+        setting = replace(self.setting, data=data, recipe=recipe, objectives=rows, constraints=())
         found = evaluate(self.arch, setting, self._keep_epoch)
         if found.state != "complete":
             raise (TransientError if found.transient else EvaluationError)(found.reason)

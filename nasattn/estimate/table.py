@@ -27,7 +27,7 @@ def loss_at(subject: Subject) -> float:
     Of one epoch, or of steps, it is the area under the loss curve.
     Source: Ru et al., NeurIPS 2021 (arXiv 2006.04492), the sum over training losses of an epoch.
     """
-    return -subject.train(subject.length.of(subject.setting)).loss
+    return -subject.train(subject.length.of(subject.setting), judged=False).loss
 
 
 def macs(subject: Subject) -> float:

@@ -97,6 +97,7 @@ def train_model(
     """
     rng = Generator().manual_seed(seed)
     images, labels = to_tensors(subset(data.train, recipe.train_size), device)
+    watched = subset(data.val_search, recipe.watch_size)
     normalise = normalise or Normalise.of(images)
     strengths = recipe.strengths(mirror=data.mirror)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -141,7 +142,8 @@ def train_model(
                 if gates_of(model):
                     some = images[:: len(images) // SETTLE_BATCH + 1]
                     settle_gates(network, normalise(to_float(some)))
-                top1 = evaluate_top1(network, data.val_search, normalise, device=device)
+                judge = watched if number < recipe.epochs else data.val_search
+                top1 = evaluate_top1(network, judge, normalise, device=device)
                 if isinstance(schedule, ReduceLROnPlateau):
                     schedule.step(1 - top1)
             curve.append(Epoch(number, mean_loss, top1, time.perf_counter() - start))
