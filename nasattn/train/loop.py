@@ -26,6 +26,7 @@ from nasattn.errors import EvaluationError
 from nasattn.train.checkpoint import Checkpoint, Stateful
 from nasattn.train.distil import Distil
 from nasattn.train.fake_int8 import FakeInt8, Ranges
+from nasattn.train.fast.swap import keep_memory, own_kernels
 from nasattn.train.recipe import Recipe
 from nasattn.train.thaw import thawing
 from nasattn.turns import FREE, Turns
@@ -111,7 +112,10 @@ def train_model(
         parts["ranges"] = ranges = Ranges()
         network = FakeInt8(model, ranges)
     curve = [Epoch(*row) for row in checkpoint.restore(parts, rng)] if checkpoint else []
+    keep_memory()
     with ExitStack() as stack:
+        if network is model:  # what rounds does so by torch's operators
+            stack.enter_context(own_kernels(model))
         example = to_float(images[:1])
         mix = stack.enter_context(distil.teaching(model, example)) if distil else None
         begin = stack.enter_context(thawing(model, recipe))

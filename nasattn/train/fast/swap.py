@@ -1,0 +1,127 @@
+"""Lets a network train on own kernels for a while; its layers and weights stay what they are."""
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from nasattn.train.fast.library import Kernels, load_kernels
+from nasattn.train.fast.operators import ACTS, KERNELS, Depthwise, NormAct, suits
+
+Forward = Callable[[Tensor], Tensor]
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+
+
+@contextmanager
+def own_kernels(model: nn.Module) -> Iterator[bool]:
+    """Within, layers of the network use own kernels where those are faster; whether there are any.
+
+    One thread on a processor, float32, channels last: all else is left to torch. What comes out
+    differs from torch by rounding alone.
+    """
+    kernels = load_kernels() if torch.get_num_threads() == 1 else None
+    swapped = dict(_swaps(model, kernels)) if kernels else {}
+    for layer, forward in swapped.items():
+        layer.forward = forward
+    try:
+        yield bool(kernels)
+    finally:
+        for layer in swapped:
+            del layer.forward
+
+
+def keep_memory() -> None:
+    """Let freed memory of this process be used again instead of given back, where libc can.
+
+    A map of many MB would otherwise be given back after each layer, and every page of the next
+    one be asked for anew: a fifth to a third of a training's time.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    mallopt(M_MMAP_THRESHOLD, 2**30)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _swaps(model: nn.Module, kernels: Kernels) -> Iterator[tuple[nn.Module, Forward]]:
+    """Layers, and what they do instead. An activation is done by the batch norm before it."""
+    followed: dict[nn.Module, nn.Module] = {}  # batch norm -> the activation behind it
+    for part in model.modules():
+        if isinstance(part, nn.Sequential):
+            for norm, act in pairwise(part):
+                if isinstance(norm, nn.BatchNorm2d) and ACTS.get(type(act)) and _alone(norm, act):
+                    followed[norm] = act
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d) and _is_usual(part) and _alone(part):
+            yield part, _norm(part, followed.get(part), kernels)
+            if part in followed:
+                yield followed[part], lambda x: x
+        elif isinstance(part, nn.Conv2d) and _is_depthwise(part) and _alone(part):
+            yield part, _depthwise(part, kernels)
+
+
+def _alone(*parts: nn.Module) -> bool:
+    """Whether nobody looks at what these layers give."""
+    return not any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+
+
+def _is_usual(norm: nn.BatchNorm2d) -> bool:
+    return norm.affine and norm.track_running_stats and norm.momentum is not None
+
+
+def _is_depthwise(conv: nn.Conv2d) -> bool:
+    kernel, stride = conv.kernel_size, conv.stride
+    return (
+        conv.groups == conv.in_channels == conv.out_channels
+        and kernel in {(k, k) for k in KERNELS}
+        and stride[0] == stride[1]
+        and conv.padding == (kernel[0] // 2,) * 2
+        and conv.padding_mode == "zeros"
+        and conv.dilation == (1, 1)
+        and conv.bias is None
+    )
+
+
+def _norm(norm: nn.BatchNorm2d, act: nn.Module | None, kernels: Kernels) -> Forward:
+    code = ACTS[type(act)] if act else 0
+    plain_norm = type(norm).forward
+    plain_act = type(act).forward if act else None
+
+    def forward(x: Tensor) -> Tensor:
+        n = x.numel() // x.shape[1]
+        if not (norm.training and suits(x) and n > 1):  # of one value torch says what is wrong
+            y: Tensor = plain_norm(norm, x)
+            return y if plain_act is None else plain_act(act, y)
+        y, mean, variance = NormAct.apply(x, norm.weight, norm.bias, norm.eps, code, kernels)
+        _remember(norm, mean, variance, n)
+        return y
+
+    return forward
+
+
+@torch.no_grad()
+def _remember(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, n: int) -> None:
+    """Move the running statistics, the variance as that of a sample, as torch does."""
+    assert norm.running_mean is not None  # _is_usual
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    share = norm.momentum or 0.0
+    norm.num_batches_tracked += 1
+    norm.running_mean.lerp_(mean, share)
+    norm.running_var.lerp_((variance * (n / (n - 1))).float(), share)
+
+
+def _depthwise(conv: nn.Conv2d, kernels: Kernels) -> Forward:
+    plain = type(conv).forward
+
+    def forward(x: Tensor) -> Tensor:
+        if not (conv.training and suits(x)):
+            return plain(conv, x)
+        y: Tensor = Depthwise.apply(x, conv.weight, conv.stride[0], kernels)
+        return y
+
+    return forward
