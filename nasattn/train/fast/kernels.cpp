@@ -37,21 +37,21 @@ template <class F> void over_channels(long chs, F f) {
 
 struct None {
     template <class T> static T value(T z) { return z; }
-    template <class T> static T slope(T) { return T{} + 1.0f; }
+    template <class T> static T slope(T) { return 1.0f - T{}; }
 };
 
 struct Relu {
     template <class T> static T value(T z) { return z > 0.0f ? z : T{}; }
-    template <class T> static T slope(T z) { return z > 0.0f ? T{} + 1.0f : T{}; }
+    template <class T> static T slope(T z) { return z > 0.0f ? 1.0f - T{} : T{}; }
 };
 
 struct Relu6 {
     template <class T> static T value(T z) {
         z = z > 0.0f ? z : T{};
-        return z < 6.0f ? z : T{} + 6.0f;
+        return z < 6.0f ? z : 6.0f - T{};
     }
     template <class T> static T slope(T z) {
-        T low = z > 0.0f ? T{} + 1.0f : T{};
+        T low = z > 0.0f ? 1.0f - T{} : T{};
         return z < 6.0f ? low : T{};
     }
 };
@@ -63,7 +63,7 @@ struct HardSwish {
     template <class T> static T slope(T z) {
         T middle = z * (1.0f / 3.0f) + 0.5f;
         T low = z > -3.0f ? middle : T{};
-        return z < 3.0f ? low : T{} + 1.0f;
+        return z < 3.0f ? low : 1.0f - T{};
     }
 };
 
@@ -266,6 +266,230 @@ void depthwise_backward(const Shape &s, const float *dy, const float *x, const f
         for (int t = 0; t < K * K; t++) dweight[c * K * K + t] = float(dtaps[t * s.chs + c]);
 }
 
+// Dense 3x3 convolutions of stride 1 and padding 1 by Winograd's F(2x2, 3x3): a tile of 2x2 pixels
+// takes 16 products a pair of channels instead of 36. Source: Lavin and Gray, CVPR 2016.
+//
+// A block of tiles is transformed into 16 matrices (tiles, chs), each is multiplied by the filters'
+// (in, out) at its point, and the products are transformed back.
+
+const int POINTS = 16, ROWS = 8;  // ROWS: of a matrix that are multiplied at once
+const long BLOCK = 64;            // tiles, a multiple of ROWS
+
+struct Dense {
+    long n, h, w, in, out;
+    long down() const { return (h + 1) / 2; }  // tiles
+    long across() const { return (w + 1) / 2; }
+    long tiles() const { return n * down() * across(); }
+};
+
+// A walk over tiles, picture by picture and row by row.
+struct Tile {
+    long n, row, column;
+    Tile(const Dense &s, long number)
+        : n(number / s.across() / s.down()), row(number / s.across() % s.down()),
+          column(number % s.across()) {}
+    void next(const Dense &s) {
+        if (++column < s.across()) return;
+        column = 0;
+        if (++row == s.down()) row = 0, n++;
+    }
+};
+
+// Between matrices a line more than they need: else all points of a tile share few lines of L1.
+long points_apart(long chs) { return BLOCK * chs + 16; }
+
+template <class T> void to_points(T a[4][4]) {  // B^T a B
+    for (int j = 0; j < 4; j++) {
+        T b0 = a[0][j] - a[2][j], b1 = a[1][j] + a[2][j];
+        T b2 = a[2][j] - a[1][j], b3 = a[1][j] - a[3][j];
+        a[0][j] = b0, a[1][j] = b1, a[2][j] = b2, a[3][j] = b3;
+    }
+    for (int i = 0; i < 4; i++) {
+        T b0 = a[i][0] - a[i][2], b1 = a[i][1] + a[i][2];
+        T b2 = a[i][2] - a[i][1], b3 = a[i][1] - a[i][3];
+        a[i][0] = b0, a[i][1] = b1, a[i][2] = b2, a[i][3] = b3;
+    }
+}
+
+// Maps (n, h, w, chs) -> points (16, BLOCK, chs) of the tiles from `first` on.
+void map_points(const float *x, const Dense &s, long chs, long first, long count, float *points) {
+    const long apart = points_apart(chs);
+    Tile tile(s, first);
+    for (long p = 0; p < count; p++, tile.next(s)) {
+        long top = 2 * tile.row - 1, left = 2 * tile.column - 1;
+        const float *from = x + ((tile.n * s.h + top) * s.w + left) * chs;
+        bool inner = top >= 0 && left >= 0 && top + 4 <= s.h && left + 4 <= s.w;
+        for (long c = 0; c < chs; c += 16) {
+            v16 a[4][4];
+            if (inner) {
+                for (int i = 0; i < 4; i++)
+                    for (int j = 0; j < 4; j++)
+                        a[i][j] = load<v16>(from + (i * s.w + j) * chs + c);
+            } else {
+                for (int i = 0; i < 4; i++)
+                    for (int j = 0; j < 4; j++) {
+                        bool inside = top + i >= 0 && top + i < s.h && left + j >= 0 &&
+                                      left + j < s.w;
+                        a[i][j] = inside ? load<v16>(from + (i * s.w + j) * chs + c) : v16{};
+                    }
+            }
+            to_points(a);
+            for (int t = 0; t < POINTS; t++)
+                store(points + t * apart + p * chs + c, a[t / 4][t % 4]);
+        }
+    }
+}
+
+// Filters (out, in, 3, 3) -> (16, in, out), or turned round and (16, out, in) for the gradient.
+void filter_points(const float *weight, long in, long out, bool turned, float *points) {
+    for (long o = 0; o < out; o++)
+        for (long i = 0; i < in; i++) {
+            const float *g = weight + (o * in + i) * 9;
+            float half[4][3], whole[4][4];
+            for (int k = 0; k < 3; k++) {
+                float a = turned ? g[8 - k] : g[k], b = turned ? g[5 - k] : g[3 + k];
+                float c = turned ? g[2 - k] : g[6 + k];
+                half[0][k] = a, half[1][k] = (a + b + c) / 2;
+                half[2][k] = (a - b + c) / 2, half[3][k] = c;
+            }
+            for (int r = 0; r < 4; r++) {
+                float a = half[r][0], b = half[r][1], c = half[r][2];
+                whole[r][0] = a, whole[r][1] = (a + b + c) / 2;
+                whole[r][2] = (a - b + c) / 2, whole[r][3] = c;
+            }
+            for (int t = 0; t < POINTS; t++)
+                points[t * in * out + (turned ? o * in + i : i * out + o)] = whole[t / 4][t % 4];
+        }
+}
+
+// c (ROWS, V 16) += a b; of a the step from row to row and from product to product is given.
+template <int V>
+void multiply(const float *a, long a_row, long a_step, const float *b, long b_step, long steps,
+              float *c, long c_row, bool add) {
+    v16 sum[ROWS][V];
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < V; v++) sum[r][v] = add ? load<v16>(c + r * c_row + 16 * v) : v16{};
+    for (long k = 0; k < steps; k++) {
+        v16 right[V];
+        for (int v = 0; v < V; v++) right[v] = load<v16>(b + k * b_step + 16 * v);
+        for (int r = 0; r < ROWS; r++) {
+            v16 left = a[r * a_row + k * a_step] - v16{};  // in all lanes; x - 0 costs nothing
+            for (int v = 0; v < V; v++) sum[r][v] += left * right[v];
+        }
+    }
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < V; v++) store(c + r * c_row + 16 * v, sum[r][v]);
+}
+
+// For all columns of b and c, two vectors at a time where there are so many.
+void multiply_all(const float *a, long a_row, long a_step, const float *b, long steps, float *c,
+                  long columns, bool add) {
+    long m = 0;
+    for (; m + 32 <= columns; m += 32)
+        multiply<2>(a, a_row, a_step, b + m, columns, steps, c + m, columns, add);
+    if (m < columns) multiply<1>(a, a_row, a_step, b + m, columns, steps, c + m, columns, add);
+}
+
+// y (n, h, w, out) of x (n, h, w, in) and filters at points (16, in, out).
+void winograd(const float *x, const Dense &s, const float *filters, float *y) {
+    std::vector<float> v(POINTS * points_apart(s.in)), m(POINTS * points_apart(s.out));
+    for (long first = 0; first < s.tiles(); first += BLOCK) {
+        long count = s.tiles() - first < BLOCK ? s.tiles() - first : BLOCK;
+        map_points(x, s, s.in, first, count, v.data());
+        for (int t = 0; t < POINTS; t++)
+            for (long p = 0; p < count; p += ROWS)
+                multiply_all(v.data() + t * points_apart(s.in) + p * s.in, s.in, 1,
+                             filters + t * s.in * s.out, s.in,
+                             m.data() + t * points_apart(s.out) + p * s.out, s.out, false);
+        Tile tile(s, first);
+        for (long p = 0; p < count; p++, tile.next(s)) {
+            float *to = y + ((tile.n * s.h + 2 * tile.row) * s.w + 2 * tile.column) * s.out;
+            bool below = 2 * tile.row + 1 < s.h, beside = 2 * tile.column + 1 < s.w;
+            for (long c = 0; c < s.out; c += 16) {
+                v16 half[2][4];
+                for (int j = 0; j < 4; j++) {
+                    v16 a[4];
+                    for (int i = 0; i < 4; i++)
+                        a[i] = load<v16>(m.data() + (4 * i + j) * points_apart(s.out) +
+                                         p * s.out + c);
+                    half[0][j] = a[0] + a[1] + a[2];
+                    half[1][j] = a[1] - a[2] - a[3];
+                }
+                for (int i = 0; i < 1 + below; i++) {
+                    const v16 *a = half[i];
+                    float *line = to + i * s.w * s.out + c;
+                    store(line, a[0] + a[1] + a[2]);
+                    if (beside) store(line + s.out, a[1] - a[2] - a[3]);
+                }
+            }
+        }
+    }
+}
+
+// Gradients (n, h, w, chs) -> points (16, BLOCK, chs): A a A^T; tiles that are none count nothing.
+void gradient_points(const float *dy, const Dense &s, long chs, long first, long count,
+                     float *points) {
+    const long apart = points_apart(chs);
+    Tile tile(s, first);
+    for (long p = 0; p < BLOCK; p++, tile.next(s)) {
+        const float *from = dy + ((tile.n * s.h + 2 * tile.row) * s.w + 2 * tile.column) * chs;
+        bool below = 2 * tile.row + 1 < s.h, beside = 2 * tile.column + 1 < s.w;
+        for (long c = 0; c < chs; c += 16) {
+            v16 a[2][2] = {}, half[4][2];
+            if (p < count) {
+                a[0][0] = load<v16>(from + c);
+                if (beside) a[0][1] = load<v16>(from + chs + c);
+                if (below) a[1][0] = load<v16>(from + s.w * chs + c);
+                if (below && beside) a[1][1] = load<v16>(from + (s.w + 1) * chs + c);
+            }
+            for (int j = 0; j < 2; j++) {
+                half[0][j] = a[0][j], half[1][j] = a[0][j] + a[1][j];
+                half[2][j] = a[0][j] - a[1][j], half[3][j] = -a[1][j];
+            }
+            for (int i = 0; i < 4; i++) {
+                float *to = points + 4 * i * apart + p * chs + c;
+                store(to, half[i][0]);
+                store(to + apart, half[i][0] + half[i][1]);
+                store(to + 2 * apart, half[i][0] - half[i][1]);
+                store(to + 3 * apart, -half[i][1]);
+            }
+        }
+    }
+}
+
+void winograd_weight(const float *dy, const float *x, const Dense &s, float *dweight) {
+    std::vector<float> v(POINTS * points_apart(s.in)), z(POINTS * points_apart(s.out));
+    std::vector<float> u(POINTS * s.in * s.out);  // (16, in, out)
+    for (long first = 0; first < s.tiles(); first += BLOCK) {
+        long count = s.tiles() - first < BLOCK ? s.tiles() - first : BLOCK;
+        map_points(x, s, s.in, first, count, v.data());
+        gradient_points(dy, s, s.out, first, count, z.data());
+        for (int t = 0; t < POINTS; t++)
+            for (long i = 0; i < s.in; i += ROWS)
+                multiply_all(v.data() + t * points_apart(s.in) + i, 1, s.in,
+                             z.data() + t * points_apart(s.out), BLOCK,
+                             u.data() + (t * s.in + i) * s.out, s.out, true);
+    }
+    for (long o = 0; o < s.out; o++)
+        for (long i = 0; i < s.in; i++) {
+            float half[3][4];
+            for (int j = 0; j < 4; j++) {
+                float a[4];
+                for (int r = 0; r < 4; r++) a[r] = u[((4 * r + j) * s.in + i) * s.out + o];
+                half[0][j] = a[0] + (a[1] + a[2]) / 2;
+                half[1][j] = (a[1] - a[2]) / 2;
+                half[2][j] = (a[1] + a[2]) / 2 + a[3];
+            }
+            for (int r = 0; r < 3; r++) {
+                const float *a = half[r];
+                float *to = dweight + (o * s.in + i) * 9 + 3 * r;
+                to[0] = a[0] + (a[1] + a[2]) / 2;
+                to[1] = (a[1] - a[2]) / 2;
+                to[2] = (a[1] + a[2]) / 2 + a[3];
+            }
+        }
+}
+
 }  // namespace
 
 extern "C" {
@@ -299,5 +523,22 @@ void nasattn_depthwise_backward(const float *dy, const float *x, const float *we
     if (kernel == 3) depthwise_backward<3>(s, dy, x, weight, dx, dweight);
     else if (kernel == 5) depthwise_backward<5>(s, dy, x, weight, dx, dweight);
     else depthwise_backward<7>(s, dy, x, weight, dx, dweight);
+}
+
+// x: (n, h, w, in), weight: (out, in, 3, 3), y: (n, h, w, out); in and out multiples of 16.
+// turned: y is the gradient of a convolution's input, x that of its output; `in` is the channels
+// of x, and weight (in, out, 3, 3).
+void nasattn_dense_forward(const float *x, const float *weight, long n, long h, long w, long in,
+                           long out, int turned, float *y) {
+    std::vector<float> filters(POINTS * in * out);
+    if (turned) filter_points(weight, out, in, true, filters.data());
+    else filter_points(weight, in, out, false, filters.data());
+    winograd(x, Dense{n, h, w, in, out}, filters.data(), y);
+}
+
+// The gradient of weight (out, in, 3, 3), of x (n, h, w, in) and dy (n, h, w, out).
+void nasattn_dense_weight(const float *dy, const float *x, long n, long h, long w, long in,
+                          long out, float *dweight) {
+    winograd_weight(dy, x, Dense{n, h, w, in, out}, dweight);
 }
 }

@@ -22,6 +22,8 @@ SIGNATURES = {  # as in kernels.cpp
     "norm_forward": (_P, _L, _L, _P, _P, _D, _I, _P, _P, _P, _P),
     "norm_backward": (_P, _P, _L, _L, _P, _P, _P, _P, _I, _P, _P, _P),
     "depthwise_backward": (_P, _P, _P, _L, _L, _L, _L, _L, _L, _P, _P),
+    "dense_forward": (_P, _P, _L, _L, _L, _L, _L, _I, _P),
+    "dense_weight": (_P, _P, _L, _L, _L, _L, _L, _P),
 }
 
 
@@ -39,6 +41,8 @@ class Kernels:
         self.norm_forward = function("norm_forward")
         self.norm_backward = function("norm_backward")
         self.depthwise_backward = function("depthwise_backward")
+        self.dense_forward = function("dense_forward")
+        self.dense_weight = function("dense_weight")
 
 
 @cache

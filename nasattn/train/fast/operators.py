@@ -12,6 +12,8 @@ from nasattn.train.fast.library import Kernels
 
 ACTS: dict[type[nn.Module], int] = {nn.Identity: 0, nn.ReLU: 1, nn.ReLU6: 2, nn.Hardswish: 3}
 KERNELS = (5, 7)  # of depthwise convolutions: torch's gradients of 3x3 ones are as fast
+# Channels of 3x3 convolutions: multiples of what a register holds, up to what stays in the cache.
+WIDTHS = range(16, 128 + 1, 16)
 
 
 def suits(x: Tensor) -> bool:
@@ -90,3 +92,40 @@ class Depthwise(Function):
             dweight.data_ptr(),
         )
         return dx, dweight, None, None
+
+
+class Dense(Function):
+    """A 3x3 convolution of stride 1 and padding 1 by Winograd's transform.
+
+    Shapes: x (N, in_chs, H, W), weight (out_chs, in_chs, 3, 3), both channels of WIDTHS.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, kernels: Kernels) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.kernels = kernels
+        return _dense(x, weight, kernels)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), kernels, dy = ctx.saved_tensors, ctx.kernels, last(dy)
+        (n, in_chs, h, w), out_chs = x.shape, len(weight)
+        dx = _dense(dy, weight, kernels, turned=True) if ctx.needs_input_grad[0] else None
+        dweight = torch.empty(weight.shape)
+        kernels.dense_weight(
+            *(dy.data_ptr(), x.data_ptr(), n, h, w, in_chs, out_chs, dweight.data_ptr())
+        )
+        return dx, dweight, None
+
+
+def _dense(x: Tensor, weight: Tensor, kernels: Kernels, *, turned: bool = False) -> Tensor:
+    """The convolution; `turned`: the gradient of its input, x being that of its output."""
+    n, in_chs, h, w = x.shape
+    out_chs = weight.shape[1 if turned else 0]
+    y = torch.empty((n, out_chs, h, w), memory_format=torch.channels_last)
+    kernels.dense_forward(
+        *(x.data_ptr(), weight.contiguous().data_ptr(), n, h, w, in_chs, out_chs, turned),
+        y.data_ptr(),
+    )
+    return y

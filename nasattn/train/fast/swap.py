@@ -3,13 +3,22 @@
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from nasattn.train.fast.library import Kernels, load_kernels
-from nasattn.train.fast.operators import ACTS, KERNELS, Depthwise, NormAct, suits
+from nasattn.train.fast.operators import (
+    ACTS,
+    KERNELS,
+    WIDTHS,
+    Dense,
+    Depthwise,
+    NormAct,
+    suits,
+)
 
 Forward = Callable[[Tensor], Tensor]
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
@@ -60,8 +69,11 @@ def _swaps(model: nn.Module, kernels: Kernels) -> Iterator[tuple[nn.Module, Forw
             yield part, _norm(part, followed.get(part), kernels)
             if part in followed:
                 yield followed[part], lambda x: x
-        elif isinstance(part, nn.Conv2d) and _is_depthwise(part) and _alone(part):
-            yield part, _depthwise(part, kernels)
+        elif isinstance(part, nn.Conv2d) and _alone(part):
+            if _is_depthwise(part):
+                yield part, _conv(part, partial(_depthwise, part, kernels))
+            elif _is_dense(part):
+                yield part, _conv(part, partial(_dense, part, kernels))
 
 
 def _alone(*parts: nn.Module) -> bool:
@@ -73,16 +85,32 @@ def _is_usual(norm: nn.BatchNorm2d) -> bool:
     return norm.affine and norm.track_running_stats and norm.momentum is not None
 
 
-def _is_depthwise(conv: nn.Conv2d) -> bool:
+def _is_plain(conv: nn.Conv2d) -> bool:
+    """Whether it keeps the size of a map but for its stride, and has no bias."""
     kernel, stride = conv.kernel_size, conv.stride
     return (
-        conv.groups == conv.in_channels == conv.out_channels
-        and kernel in {(k, k) for k in KERNELS}
+        kernel[0] == kernel[1]
         and stride[0] == stride[1]
         and conv.padding == (kernel[0] // 2,) * 2
         and conv.padding_mode == "zeros"
         and conv.dilation == (1, 1)
         and conv.bias is None
+    )
+
+
+def _is_depthwise(conv: nn.Conv2d) -> bool:
+    per_channel = conv.groups == conv.in_channels == conv.out_channels
+    return per_channel and conv.kernel_size[0] in KERNELS and _is_plain(conv)
+
+
+def _is_dense(conv: nn.Conv2d) -> bool:
+    return (
+        conv.kernel_size[0] == 3
+        and conv.stride == (1, 1)
+        and conv.groups == 1
+        and conv.in_channels in WIDTHS
+        and conv.out_channels in WIDTHS
+        and _is_plain(conv)
     )
 
 
@@ -115,13 +143,16 @@ def _remember(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, n: int) -> N
     norm.running_var.lerp_((variance * (n / (n - 1))).float(), share)
 
 
-def _depthwise(conv: nn.Conv2d, kernels: Kernels) -> Forward:
+def _conv(conv: nn.Conv2d, own: Forward) -> Forward:
     plain = type(conv).forward
+    return lambda x: own(x) if conv.training and suits(x) else plain(conv, x)
 
-    def forward(x: Tensor) -> Tensor:
-        if not (conv.training and suits(x)):
-            return plain(conv, x)
-        y: Tensor = Depthwise.apply(x, conv.weight, conv.stride[0], kernels)
-        return y
 
-    return forward
+def _depthwise(conv: nn.Conv2d, kernels: Kernels, x: Tensor) -> Tensor:
+    y: Tensor = Depthwise.apply(x, conv.weight, conv.stride[0], kernels)
+    return y
+
+
+def _dense(conv: nn.Conv2d, kernels: Kernels, x: Tensor) -> Tensor:
+    y: Tensor = Dense.apply(x, conv.weight, kernels)
+    return y
