@@ -101,6 +101,7 @@ def test_norm_of_a_large_mean_keeps_its_digits() -> None:
 def test_depthwise_is_that_of_torch(kernel: int, stride: int, size: tuple[int, int]) -> None:
     for chs in (2, 20, 36):
         layers = conv_bn(chs, chs, kernel, stride=stride, groups=chs)[:1]
+        layers = layers.to(memory_format=torch.channels_last)
         assert "DepthwiseBackward" in compare(layers, picture(3, chs, *size))
 
 
@@ -108,7 +109,7 @@ def test_depthwise_is_that_of_torch(kernel: int, stride: int, size: tuple[int, i
 @pytest.mark.parametrize("size", [(8, 8), (7, 5), (2, 3), (1, 1), (17, 16)])
 @pytest.mark.parametrize("widths", [(16, 16), (16, 48), (128, 32)])
 def test_dense_is_that_of_torch(widths: tuple[int, int], size: tuple[int, int]) -> None:
-    layers = conv_bn(*widths, 3)[:1]
+    layers = conv_bn(*widths, 3)[:1].to(memory_format=torch.channels_last)
     assert "DenseBackward" in compare(layers, picture(3, widths[0], *size))
 
 
@@ -135,7 +136,7 @@ def test_a_whole_network_is_no_less_exact_than_by_torch(name: str) -> None:
         found = results(ours, x)
     plain, exact = results(deepcopy(model), x), results(model.double(), x.double())
     for one, other, truth in zip(found, plain, exact, strict=True):
-        least = 1e-4 * truth.norm() + 1e-6
+        least = 1e-5 * truth.norm() + 1e-6
         assert (one - truth).norm() <= 4 * (other - truth).norm() + least
 
 

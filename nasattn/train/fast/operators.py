@@ -84,10 +84,11 @@ class Depthwise(Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         (n, chs, h, w), dy = x.shape, last(dy)
+        taps = weight.contiguous()  # a name keeps what a kernel reads
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         dweight = torch.empty(weight.shape)
         ctx.kernels.depthwise_backward(
-            *(dy.data_ptr(), x.data_ptr(), weight.contiguous().data_ptr(), n, h, w, chs),
+            *(dy.data_ptr(), x.data_ptr(), taps.data_ptr(), n, h, w, chs),
             *(weight.shape[2], ctx.stride, None if dx is None else dx.data_ptr()),
             dweight.data_ptr(),
         )
@@ -124,8 +125,9 @@ def _dense(x: Tensor, weight: Tensor, kernels: Kernels, *, turned: bool = False)
     n, in_chs, h, w = x.shape
     out_chs = weight.shape[1 if turned else 0]
     y = torch.empty((n, out_chs, h, w), memory_format=torch.channels_last)
+    filters = weight.contiguous()
     kernels.dense_forward(
-        *(x.data_ptr(), weight.contiguous().data_ptr(), n, h, w, in_chs, out_chs, turned),
+        *(x.data_ptr(), filters.data_ptr(), n, h, w, in_chs, out_chs, turned),
         y.data_ptr(),
     )
     return y
