@@ -1,6 +1,10 @@
 """The supernet: what a step does, that it goes on as if never stopped, and what is read of it."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -250,6 +255,31 @@ def test_prepare_goes_on_after_a_stop(tmp_path: Path) -> None:
     assert scores[0] == scores[1]
 
 
+LONG = replace(SETTING, recipe=RECIPE.model_copy(update={"epochs": 8}))
+
+
+@pytest.mark.slow
+def test_a_killed_preparing_goes_on_to_the_same_file(tmp_path: Path) -> None:
+    code = (
+        "import torch, sys; from pathlib import Path; from tests.test_supernet import *\n"
+        "torch.set_num_threads(1); folder = Path(sys.argv[1])\n"
+        "prepare('supernet', replace(LONG, checkpoints=folder / 'c'), Ground(SPACE, folder))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=environment)
+    while not [*tmp_path.glob("c/*.pt")]:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not [*tmp_path.glob("*.safetensors")]
+    kept = replace(LONG, checkpoints=tmp_path / "c")
+    trained = [epoch.number for epoch in prepare("supernet", kept, Ground(SPACE, tmp_path)).curve]
+    assert trained == [*range(1, 9)]
+    (path,) = tmp_path.glob("*.safetensors")
+    assert equal(load_file(path), replace(NET, setting=LONG, recipe=LONG.recipe).train())
+
+
 def test_inherit_begins_with_the_supernets_weights(tmp_path: Path) -> None:
     ground = Ground(SPACE, tmp_path)
     prepare("inherit:1", SETTING, ground)
@@ -317,8 +347,6 @@ def test_bank_file_of_another_space_is_refused(tmp_path: Path) -> None:
 def test_bank_file_of_something_else_is_refused(
     tmp_path: Path, facts: dict[str, str], message: str
 ) -> None:
-    from safetensors.torch import save
-
     path = tmp_path / "x.safetensors"
     path.write_bytes(save({"a": torch.zeros(1)}, facts))
     with pytest.raises(WeightsError, match=message):
