@@ -112,6 +112,19 @@ def test_without_fresh_seeds_the_front_says_what_it_rests_on(
     assert "the best network again, over 1 fresh seed (1 training to do)" in out
 
 
+def test_a_search_asks_its_estimator_before_each_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--trials", "2", "--seeds", "0", "--objective", "top1", "--objective", "macs"]
+    asked = ["--estimator", "loss_at:1steps+naswot+macs"]
+    assert nasattn(monkeypatch, *TINY, *options, *asked) == 0
+    assert "before each training loss_at:1steps+naswot+macs" in capsys.readouterr().out
+    study = optuna.load_study(study_name="tiny-digits", storage="sqlite:///nasattn.db")
+    for trial in study.get_trials():
+        assert trial.user_attrs["estimates"].keys() == {"loss_at:1steps", "naswot", "macs"}
+        assert trial.user_attrs["estimates"]["macs"] == trial.user_attrs["values"]["macs"]
+
+
 def test_control_gives_random_search_the_same_budget(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -235,6 +248,9 @@ def test_a_place_that_cannot_be_written_is_found_before_training(
             "unknown sampler 'best'; known: cost_aware, nni_evolution, ",
         ),
         (["search", "--early-stop", "asha"], "unknown early stopping rule 'asha'; known: none, r"),
+        (["search", "--estimator", "full"], "'full': must be shorter than the training itself"),
+        (["search", "--estimator", "naswut"], "unknown estimator 'naswut'; did you mean 'naswot'"),
+        (["search", "--estimator", "epochs:3"], "must be shorter than the training itself, of 3"),
         (["search", "--seeds", "-1"], "n_seeds: must be greater than or equal to 0, is -1"),
         (["search", "--finalists", "0"], "finalists: must be greater than or equal to 1, is 0"),
         (["search", "--device", "abacus"], "device 'abacus': cannot be used here"),

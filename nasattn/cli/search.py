@@ -22,6 +22,7 @@ from nasattn.cli.machine import check_here, machine_turns
 from nasattn.cli.progress import SearchProgress
 from nasattn.cli.selection import select
 from nasattn.cli.study import prepare
+from nasattn.estimate.table import combination
 from nasattn.evaluate import Setting, TrainingEvaluator, check_device
 from nasattn.library import shipped
 from nasattn.objectives import Cost, Direction, get_objective
@@ -258,6 +259,7 @@ class Training:
             f"{data.resolution}x{data.resolution}, {len(data.classes)} classes",
             f"recipe {spec.recipe.name}, {plural(spec.recipe.epochs, 'epoch')}, {spec.device}, "
             f"{plural(spec.threads, 'thread')}" + STOPPING[spec.early_stop],
+            *([f"before each training {spec.estimator}"] if spec.estimator else []),
         ]
 
     def words(self, front: Front) -> list[str]:
@@ -312,7 +314,8 @@ class Training:
         rows = (get_objective("top1"),)
         assert self.setting.checkpoints
         folder = self.setting.checkpoints / "selection"
-        again = replace(self.setting, data=data, objectives=rows, constraints=())
+        only: dict[str, Any] = {"constraints": (), "estimates": None}
+        again = replace(self.setting, data=data, objectives=rows, **only)
         return Again(replace(again, checkpoints=folder))
 
 
@@ -329,6 +332,8 @@ def train(spec: StudySpec, space: SearchSpace, console: Console, cache_dir: Path
     rows = spec.objective_rows()
     turns = machine_turns(console, cache_dir)
     setting = Setting(data, spec.recipe, rows, limits, spec.seed, spec.device, turns=turns)
+    if spec.estimator:
+        setting = replace(setting, estimates=combination(spec.estimator, setting))
     forecast = None
     if spec.latency_model:
         names = {row.name for row in setting.needed() if row.cost == Cost.MEASURED}

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +99,8 @@ class Subject:
     def train(self, recipe: Recipe) -> Epoch:
         """The last epoch of a training, as `evaluate` has it; EvaluationError where it fails."""
         rows = (get_objective("top1"),)
-        setting = replace(self.setting, recipe=recipe, objectives=rows, constraints=())
+        only: dict[str, Any] = {"constraints": (), "illustrate": None, "estimates": None}
+        setting = replace(self.setting, recipe=recipe, objectives=rows, **only)
         found = evaluate(self.arch, setting, self._keep_epoch)
         if found.state != "complete":
             raise (TransientError if found.transient else EvaluationError)(found.reason)

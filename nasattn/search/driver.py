@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, Trial
 from nasattn.arch import Architecture
 from nasattn.baselines import get_baseline
 from nasattn.errors import ArchitectureError
-from nasattn.evaluate import Evaluation, OnEpoch, State, Stops
+from nasattn.evaluate import ALWAYS_KNOWN, Evaluation, OnEpoch, State, Stops
 from nasattn.objectives import Cost
 from nasattn.search.artifacts import attach
 from nasattn.search.candidates import Candidates
@@ -123,7 +123,8 @@ class Driver:
     def candidates(self) -> Candidates:
         limits = self.spec.limits(self.space)
         how = self.spec.resolution, self.evaluate.static_values, limits, self.forecast
-        return Candidates(self.space, *how)
+        sizes = set(ALWAYS_KNOWN) - set(self.spec.objectives)  # those are known to it as they are
+        return Candidates(self.space, *how, [n for n in self.spec.estimators if n in sizes])
 
     @cached_property
     def sampler(self) -> Proposer:
@@ -291,9 +292,10 @@ class Driver:
         one = self.open[number]
         judge = None
         if self.spec.early_stop != "none":
-            rule = EARLY_STOP[self.spec.early_stop](self.spec.recipe.epochs)
+            rule = EARLY_STOP[self.spec.early_stop](self.spec.n_epochs)
             baseline = "baseline" in one.trial.user_attrs
-            judge = Judge(rule, self.costs, self.peers(number, one.unseen), baseline)
+            peers = self.peers(number, one.unseen)
+            judge = Judge(rule, self.costs, peers, baseline, self.spec.estimators)
         return Job(str(number), one.arch, judge)
 
     def peers(self, number: int, unseen: list[int]) -> list[Training]:

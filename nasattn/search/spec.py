@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from nasattn.attention.plugins import plugin_digests
 from nasattn.errors import StudyError, UnknownNameError
@@ -21,6 +21,14 @@ from nasattn.train.recipe import Recipe, from_named
 def _printable(name: str) -> str:
     if not (name.strip() and name.isprintable() and len(name) <= 100):
         raise StudyError(f"{name!r}: must be 1 to 100 printable characters")
+    return name
+
+
+def _known_estimator(name: str | None) -> str | None:
+    from nasattn.estimate.table import parts_of  # brings torch
+
+    if name is not None:
+        parts_of(name)
     return name
 
 
@@ -58,6 +66,8 @@ class StudySpec(Spec):
     n_trials: Annotated[int, Field(gt=0, le=1_000_000)] = 16
     sampler: Annotated[str, one_of("sampler", SAMPLERS)] = "cost_aware"
     early_stop: Annotated[str, one_of("early stopping rule", EARLY_STOP)] = "none"
+    # asked before each training, and judged with it by early_stop, which then is rank by default
+    estimator: Annotated[str | None, AfterValidator(_known_estimator)] = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     n_seeds: Annotated[int, Field(ge=0, le=100)] = 3  # over which the best are trained again
     finalists: Annotated[int, Field(ge=1, le=1000)] | None = None  # how many; see n_finalists
@@ -75,6 +85,12 @@ class StudySpec(Spec):
     cpus_per_trial: Annotated[float, Field(gt=0)] | None = None  # of Ray; default: threads
     gpus_per_trial: Annotated[float, Field(ge=0)] = 0
     address: str | None = None  # of a Ray cluster that runs
+
+    @model_validator(mode="before")
+    @classmethod
+    def _estimates_are_judged(cls, data: Any) -> Any:
+        asked = isinstance(data, dict) and data.get("estimator") is not None
+        return {"early_stop": "rank"} | data if asked else data
 
     @field_validator("objectives")
     @classmethod
@@ -108,6 +124,16 @@ class StudySpec(Spec):
         return None if self.evaluator == "train" else Path(self.evaluator.removeprefix(TABLE))
 
     @property
+    def estimators(self) -> tuple[str, ...]:
+        """The parts of the estimator."""
+        return tuple(self.estimator.split("+")) if self.estimator else ()
+
+    @property
+    def n_epochs(self) -> int:
+        """Of a training; what is looked up has come to its end at once."""
+        return 1 if self.table else self.recipe.epochs
+
+    @property
     def folder_name(self) -> str:
         """The study's name as that of one folder."""
         return slug(self.study_name)
@@ -135,6 +161,8 @@ class StudySpec(Spec):
         idle = {"name", "description", "n_trials", "n_seeds", "finalists", "control", "threads"}
         idle |= {"evaluator", "latency_model", *RUNNING}
         idle |= set(TRAINING) if self.table else set()
+        # A study of before there were any goes on.
+        idle = idle - {"early_stop"} if self.estimator else idle | {"estimator"}
         own = self.model_dump(mode="json", exclude=idle)
         where = space.model_dump(mode="json", exclude={"description"})
         facts = {"space": where, kind: source, f"{kind}_hash": source_hash}

@@ -45,6 +45,10 @@ def search(
     early_stop: Annotated[
         str | None, name_of("none, or rank: stop what can no longer reach the front. [none]")
     ] = None,
+    estimator: Annotated[
+        str | None,
+        name_of("Asked before each training, for --early-stop: naswot+macs, ... [none]", "A+B"),
+    ] = None,
     seed: Annotated[int | None, number("Seed of proposals, weights and batches. [0]")] = None,
     seeds: Annotated[
         int | None, number("Fresh seeds over which the best are trained again; 0: none. [3]")
@@ -104,6 +108,7 @@ def search(
         "n_trials": trials,
         "sampler": sampler,
         "early_stop": early_stop,
+        "estimator": estimator,
         "seed": seed,
         "n_seeds": seeds,
         "finalists": finalists,
