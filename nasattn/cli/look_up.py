@@ -38,6 +38,8 @@ class LookingUp:
 
     spec: StudySpec
     evaluator: TableEvaluator
+    planned = None
+    deadline = None
 
     @property
     def source(self) -> tuple[str, str]:
@@ -58,7 +60,7 @@ class LookingUp:
             where = f"pictures of {side}x{side}, {classes:,} classes"
             lines.append(f"not in the table, so counted, for {where}: {', '.join(counted)}")
         if self.spec.estimator:
-            lines.append(f"stopped before they are looked up, by {self.spec.estimator}")
+            lines.append(f"before each is looked up {self.spec.estimator}")
         return lines
 
     def words(self, front: Front) -> list[str]:

@@ -30,6 +30,9 @@ def search(
     trials: Annotated[
         int | None, number("Networks to train, baselines and earlier ones included.")
     ] = None,
+    budget: Annotated[
+        str | None, name_of("Time for all of it instead, as 30m, 2h or 1h30m.", "TIME")
+    ] = None,
     recipe: Annotated[str | None, name_of("Training recipe. [quick]")] = None,
     epochs: Annotated[int | None, number("Epochs a network.")] = None,
     train_size: Annotated[
@@ -106,6 +109,7 @@ def search(
         "data": data,
         "resolution": resolution,
         "n_trials": trials,
+        "budget": budget,
         "sampler": sampler,
         "early_stop": early_stop,
         "estimator": estimator,
