@@ -132,7 +132,7 @@ def test_a_search_by_time_says_its_plan_and_goes_on(
     options = [*TINY, "--objective", "top1", "--objective", "macs", "--budget", "2s"]
     assert nasattn(monkeypatch, *options) == 0
     out = capsys.readouterr().out
-    assert re.search(r"study tiny-digits: about \d+ networks of space tiny.yaml", out)
+    assert re.search(r"study tiny-digits: ~\d+ networks of space tiny.yaml", out)
     assert re.search(r"\nbudget 2s, \d+ s used: about \d+ s of search, ", out)
     assert "a usual network takes" in out
     assert re.search(r"\n +1 +[0-9a-f]{12} ", out)  # the first trial, of nobody knows how many

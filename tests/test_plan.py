@@ -135,7 +135,10 @@ def test_a_plan_by_time_fits_into_80_columns(budget: str, scale: float) -> None:
         ({"budget": "soon"}, "budget: must be a time like 90s, 30m, 2h or 1h30m, is 'soon'"),
         ({"budget": "1h", "n_trials": 9}, "budget: may be given, or n_trials"),
         ({"budget": "1h", "control": True}, "budget: a control needs --trials"),
-        ({"budget": "1h", "evaluator": "table:t.csv"}, "budget: means nothing with a table"),
+        (
+            {"budget": "1h", "evaluator": "table:t.csv", "n_trials": 200},
+            "budget: means nothing with a table",
+        ),
     ],
 )
 def test_a_budget_is_one_line_where_it_does_not_fit(options: Any, message: str) -> None:
@@ -153,23 +156,24 @@ def test_a_budget_takes_the_place_of_the_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("now", "n_open", "took", "n_jobs", "has_room"),
+    ("now", "n_open", "took", "best", "n_jobs", "has_room"),
     [
-        (60.0, 0, [], 1, True),  # one and three finalists of 10 s: 100
-        (61.0, 0, [], 1, False),
-        (60.0, 1, [], 1, False),  # one runs
-        (60.0, 0, [4.0, 6.0], 1, True),
-        (80.0, 0, [4.0, 6.0], 1, True),  # it knows better now
-        (61.0, 0, [10.0], 1, False),
-        (70.0, 1, [10.0], 2, True),  # two side by side, then two of three finalists, then one
-        (71.0, 1, [10.0], 2, False),
+        (60.0, 0, [], [], 1, True),  # one and three finalists of 10 s: 100
+        (61.0, 0, [], [], 1, False),
+        (60.0, 1, [], [], 1, False),  # one runs
+        (80.0, 0, [4.0, 6.0], [], 1, True),  # it knows better now: 4 times 5 s
+        (81.0, 0, [4.0, 6.0], [], 1, False),
+        (62.0, 0, [4.0, 6.0], [11.0], 1, True),  # 5 s, and the one finalist three times
+        (63.0, 0, [4.0, 6.0], [11.0], 1, False),
+        (75.0, 1, [10.0], [10.0], 2, True),  # two side by side, then the finalists: 10 + 30 / 2
+        (76.0, 1, [10.0], [10.0], 2, False),
     ],
 )
 def test_a_deadline_leaves_room_for_what_runs_and_the_finalists(
-    now: float, n_open: int, took: list[float], n_jobs: int, has_room: bool
+    now: float, n_open: int, took: list[float], best: list[float], n_jobs: int, has_room: bool
 ) -> None:
-    deadline = Deadline(100.0, 10.0, 3, n_jobs, clock=lambda: now)
-    assert deadline.has_room(n_open, took) is has_room
+    deadline = Deadline(100.0, 10.0, 1, 3, n_jobs, clock=lambda: now)
+    assert deadline.has_room(n_open, took, best) is has_room
     assert deadline.fits([100.0 - now]) is True
     assert deadline.fits([100.0 - now, 100.0]) is False
 
@@ -207,7 +211,7 @@ def search(folder: Path, deadline: Deadline, evaluate: Clock) -> tuple[Ending, i
 @pytest.mark.parametrize("planned", [1.0, 10.0])  # by a probe that was wrong, and that was right
 def test_a_search_by_time_ends_in_time(tmp_path: Path, planned: float) -> None:
     clock = Clock()
-    deadline = Deadline(100.0, planned, 3, clock=lambda: clock.now)
+    deadline = Deadline(100.0, planned, 3, 1, clock=lambda: clock.now)
     # The last one begins at 60 s: it and the finalists take 40.
     assert search(tmp_path, deadline, clock) == ("time", 7)
     clock.now = 0.0
@@ -216,7 +220,7 @@ def test_a_search_by_time_ends_in_time(tmp_path: Path, planned: float) -> None:
 
 def test_a_search_without_time_tries_its_first_network(tmp_path: Path) -> None:
     clock = Clock()
-    assert search(tmp_path, Deadline(0.0, 9.0, 3, clock=lambda: clock.now), clock) == ("time", 1)
+    assert search(tmp_path, Deadline(0.0, 9.0, 3, 1, clock=lambda: clock.now), clock) == ("time", 1)
 
 
 DATA = tiny_data(n_per_class=20, resolution=8)  # 40 pictures

@@ -383,9 +383,10 @@ def by_time(
         pace = probe(way.setting, space)
     used += time.monotonic() - began
     found = make_plan(spec, pace=pace, used=used, done=done, n_jobs=engine.n_jobs)
-    spec, again = found.of(spec), found.finalists * found.seeds
+    spec = found.of(spec)
     assert spec.budget
-    deadline = Deadline(time.monotonic() + spec.budget - used, pace.trial, again, engine.n_jobs)
+    end = time.monotonic() + spec.budget - used
+    deadline = Deadline(end, pace.trial, found.finalists, found.seeds, engine.n_jobs)
     setting = way.setting
     if spec.estimator:
         setting = replace(setting, estimates=combination(spec.estimator, setting))
@@ -403,7 +404,7 @@ def plan(way: Way) -> str:
     spec = way.spec
     limits = f", limits {', '.join(spec.constraints)}" if spec.constraints else ""
     follows = f", which follows {spec.objectives[0]}" if spec.sampler in FOLLOWS_FIRST else ""
-    about = "about " if way.planned else ""
+    about = "~" if way.planned else ""
     return "\n".join(
         (
             f"study {spec.study_name}: {about}{spec.n_trials} networks of space {spec.space}, seed "

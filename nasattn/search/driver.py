@@ -25,6 +25,7 @@ from nasattn.search.history import FORETOLD, GIVEN_UP, named_constraints
 from nasattn.search.judge import Judge
 from nasattn.search.plan import Deadline
 from nasattn.search.samplers import SAMPLERS, Proposer
+from nasattn.search.selection import finalists
 from nasattn.search.spec import StudySpec
 from nasattn.search.trials import (
     ATTEMPTS,
@@ -232,9 +233,12 @@ class Driver:
         """Whether the budget has another network; of a time the first, however slow."""
         if self.deadline is None:
             return self.spent + n_open < self.spec.n_trials
-        whole = (t for t in self.known.values() if t.state == TrialState.COMPLETE)
-        took = [t.user_attrs.get("seconds", 0.0) for t in whole]
-        return not self.spent + n_open or self.deadline.has_room(n_open, took)
+        if not self.spent + n_open:
+            return True
+        whole = [t for t in self.known.values() if t.state == TrialState.COMPLETE]
+        best = finalists(self.study, self.spec.objective_rows(), self.deadline.finalists)
+        took = ([t.user_attrs.get("seconds", 0.0) for t in some] for some in (whole, best))
+        return self.deadline.has_room(n_open, *took)
 
     def find_ending(self) -> Ending:
         """Why nothing may be asked though nothing is open."""

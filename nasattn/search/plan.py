@@ -176,7 +176,8 @@ class Deadline:
 
     at: float  # by `clock`
     trial: float  # seconds of one, as planned
-    again: int  # trainings after the search
+    finalists: int  # networks that are trained again after the search,
+    seeds: int  # each so often
     n_jobs: int = 1
     clock: Callable[[], float] = time.monotonic
 
@@ -185,14 +186,17 @@ class Deadline:
         """Seconds."""
         return self.at - self.clock()
 
-    def has_room(self, n_open: int, took: Sequence[float]) -> bool:
+    def has_room(self, n_open: int, took: Sequence[float], best: Sequence[float]) -> bool:
         """Whether one more network may begin beside `n_open`.
 
-        `took`: seconds of the whole trials so far, which know better than the plan.
+        `took`: seconds of the whole trials so far, which know better than the plan; `best`: of
+        those that would be finalists now.
         """
         usual = fmean(took) if took else self.trial
-        rounds = math.ceil((n_open + 1) / self.n_jobs) + math.ceil(self.again / self.n_jobs)
-        return usual * rounds <= self.left
+        again = self.seeds * (sum(best) + usual * (self.finalists - len(best)))
+        side_by_side = min(self.n_jobs, self.finalists * self.seeds) or 1
+        search = usual * math.ceil((n_open + 1) / self.n_jobs)
+        return search + again / side_by_side <= self.left
 
     def fits(self, took: Sequence[float]) -> bool:
         """Whether trainings of so many seconds each may still be made."""

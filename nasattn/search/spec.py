@@ -97,12 +97,12 @@ class StudySpec(Spec):
     @model_validator(mode="after")
     def _has_one_budget(self) -> Self:
         if self.budget is not None:
+            if self.table:
+                raise StudyError("budget: means nothing with a table, of which nothing is trained")
             if "n_trials" in self.model_fields_set:
                 raise StudyError("budget: may be given, or n_trials (--trials), but not both")
             if self.control:
                 raise StudyError("budget: a control needs --trials, so that both have as many")
-            if self.table:
-                raise StudyError("budget: means nothing with a table, of which nothing is trained")
         return self
 
     @field_validator("objectives")
