@@ -30,10 +30,27 @@ from nasattn.turns import FREE, Turns
 
 State = Literal["complete", "infeasible", "stopped", "failed"]
 OnEpoch = Callable[[Epoch], None]
-# Whether a training ends early, by its curve so far and what was known before it, by objective.
+# Whether a training ends early, by its curve so far and what was known before it, by objective and
+# by estimator; also asked before the first epoch.
 Stops = Callable[[Sequence[Epoch], Mapping[str, float]], bool]
 # Pictures of what a trained network does with some of the data: PNGs by file name.
 Illustrate = Callable[[nn.Module, ImageData], Mapping[str, bytes]]
+
+
+class Estimated(Protocol):
+    """What an estimator says of a network."""
+
+    @property
+    def value(self) -> float | None:
+        """None where it failed."""
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What it took."""
+
+
+# What is said of a network before it is trained, by estimator.
+Estimates = Callable[[Architecture, "Setting"], Mapping[str, Estimated]]
 
 LATENCY_REFERENCE = "mobilenet_v2"
 ALWAYS_KNOWN = ("macs", "params")
@@ -49,11 +66,18 @@ class Evaluation:
     violations: dict[str, float] = field(default_factory=dict)  # by constraint; > 0 breaks it
     reason: str = ""  # why it failed, is infeasible or was stopped
     curve: tuple[Epoch, ...] = ()
+    estimates: Mapping[str, float] = field(default_factory=dict)  # by estimator; none that failed
+    estimate_seconds: Mapping[str, float] = field(default_factory=dict)  # of CPU, by estimator
     static: StaticCost | None = None
     latencies: Mapping[str, Latency] = field(default_factory=dict)  # by objective
     pictures: Mapping[str, bytes] = field(default_factory=dict)  # PNGs by file name
     seconds: float = 0.0
     transient: bool = False  # whether it failed of what another attempt may not meet
+
+    @property
+    def known(self) -> dict[str, float]:
+        """Values and estimates; one of both is the same figure."""
+        return {**self.estimates, **self.values}
 
 
 class Meter(Protocol):
@@ -80,6 +104,7 @@ class Setting:
     turns: Turns = FREE
     bank: Bank | None = None  # shared weights that networks begin with, as far as it has them
     illustrate: Illustrate | None = None  # of networks that were trained to the end
+    estimates: Estimates | None = None  # made before a training, for `stops`
     checkpoints: Path | None = None  # folder where trainings keep their state after each epoch
     # what was started to measure, by objective; settings made from this one share it
     meters: dict[str, Meter] = field(default_factory=dict, compare=False, repr=False)
@@ -191,6 +216,7 @@ class Candidate:
         self.epochs: list[Epoch] = []  # as far as training came
         self.found_static: StaticCost | None = None
         self.latencies: dict[str, Latency] = {}  # by objective
+        self.estimated: Mapping[str, Estimated] = {}  # by estimator
 
     @cached_property
     def model(self) -> nn.Module:
@@ -217,9 +243,23 @@ class Candidate:
         begin = {"init": setting.bank.identity} if setting.bank else {}
         return setting.checkpoint({"arch_id": self.arch.arch_id} | begin, setting.recipe)
 
+    @property
+    def estimates(self) -> dict[str, float]:
+        """What its estimators said, but for those that failed."""
+        every = ((name, found.value) for name, found in self.estimated.items())
+        return {name: value for name, value in every if value is not None}
+
+    @property
+    def known(self) -> dict[str, float]:
+        return {**self.estimates, **self.values}
+
     @cached_property
     def curve(self) -> tuple[Epoch, ...]:
         setting = self.setting
+        if setting.estimates:
+            self.estimated = setting.estimates(self.arch, setting)
+            if self.stops((), self.known):
+                raise StoppedError("stopped before its training, by its estimates")
         for row in self.rows_before():
             self._keep_epoch(Epoch(*row))  # it may be judged that was not when the process died
         with torch.random.fork_rng():
@@ -260,7 +300,7 @@ class Candidate:
         self.epochs.append(epoch)
         self.on_epoch(epoch)
         n_epochs = self.setting.recipe.epochs
-        if epoch.number < n_epochs and self.stops(self.epochs, self.values):
+        if epoch.number < n_epochs and self.stops(self.epochs, self.known):
             raise StoppedError(f"stopped after epoch {epoch.number} of {n_epochs}")
 
 
@@ -272,10 +312,11 @@ def evaluate(
 ) -> Evaluation:
     """Find a network's objectives in order of cost; a broken limit ends it before the next cost.
 
-    `stops` is asked after each epoch but the last. A network that cannot be trained or measured
-    here (not finite, out of memory, shapes that do not fit) gives a failed Evaluation with the
-    reason. Other exceptions are bugs and pass through. Where the setting has a folder for
-    checkpoints, a training whose process died goes on after its last whole epoch.
+    `stops` is asked after each epoch but the last and, where the setting has `estimates`, before
+    the first. A network that cannot be trained or measured here (not finite, out of memory, shapes
+    that do not fit) gives a failed Evaluation with the reason. Other exceptions are bugs and pass
+    through. Where the setting has a folder for checkpoints, a training whose process died goes on
+    after its last whole epoch.
     """
     start = time.perf_counter()
     candidate = Candidate(arch, setting, on_epoch, stops)
@@ -307,6 +348,8 @@ def evaluate(
         violations,
         reason,
         curve=tuple(candidate.epochs),
+        estimates=candidate.estimates,
+        estimate_seconds={n: round(e.cpu_seconds, 3) for n, e in candidate.estimated.items()},
         static=candidate.found_static,
         latencies=candidate.latencies,
         pictures=candidate.pictures() if state == "complete" else {},

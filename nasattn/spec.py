@@ -93,6 +93,26 @@ def read_amount(value: Any) -> Any:
     return round(found)
 
 
+TIME = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?")
+
+
+def read_seconds(value: Any) -> float:
+    """90s, 30m, 2h or 1h30m as seconds; StudyError for anything else."""
+    match = TIME.fullmatch(value.strip()) if isinstance(value, str) else None
+    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    found = 3600 * hours + 60 * minutes + seconds
+    if not found:
+        raise StudyError(f"must be a time like 90s, 30m, 2h or 1h30m, is {shown(value)}")
+    return float(found)
+
+
+def write_seconds(seconds: float) -> str:
+    """Whole seconds as `read_seconds` reads them: 1h30m."""
+    hours, rest = divmod(round(seconds), 3600)
+    parts = ((hours, "h"), (rest // 60, "m"), (rest % 60, "s"))
+    return "".join(f"{n}{unit}" for n, unit in parts if n) or "0s"
+
+
 class _StrictSafeLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice, as YAML's own rule has it and PyYAML does not."""
 

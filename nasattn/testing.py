@@ -6,7 +6,7 @@ A contract raises AssertionError and says what is broken; it needs no test frame
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from io import BytesIO
 from random import Random
@@ -129,7 +129,8 @@ class FakeEvaluator:
 
     top1 grows with multiply-adds and with attention, each less and less; equal networks get equal
     values. `fail` and `infeasible` name arch_ids that end so; `n_epochs` are in a curve, which a
-    search may stop. `before` is called with each network first, and may raise.
+    search may stop, also before it begins where `estimates` say something of a network. `before` is
+    called with each network first, and may raise.
     """
 
     def __init__(
@@ -138,11 +139,13 @@ class FakeEvaluator:
         infeasible: Collection[str] = (),
         n_epochs: int = 1,
         before: Callable[[Architecture], object] = lambda arch: None,
+        estimates: Callable[[Architecture], dict[str, float]] = lambda arch: {},
     ) -> None:
         self.fail = fail
         self.infeasible = infeasible
         self.n_epochs = n_epochs
         self.before = before
+        self.estimates = estimates
         self.evaluated: list[str] = []
 
     def static_values(self, arch: Architecture) -> dict[str, float]:
@@ -166,15 +169,20 @@ class FakeEvaluator:
             return Evaluation("infeasible", values, {"macs<=0": macs}, "breaks macs<=0")
         n_attention = sum(s.attention.kind != "none" for s in arch.stages)
         top1 = 1 - 1 / (1 + macs / 1e4) - 0.1 / (1 + n_attention)
+        estimates = self.estimates(arch)
+        if estimates and stops((), values | estimates):
+            return Evaluation("stopped", values, reason="by its estimates", estimates=estimates)
         curve: list[Epoch] = []
         for number in range(1, self.n_epochs + 1):
             reached = top1 * number / self.n_epochs
             curve.append(Epoch(number, loss=1 - reached, top1=reached, seconds=0.0))
             on_epoch(curve[-1])
-            if number < self.n_epochs and stops(curve, values):
+            if number < self.n_epochs and stops(curve, values | estimates):
                 reason = f"stopped after epoch {number} of {self.n_epochs}"
-                return Evaluation("stopped", values, reason=reason, curve=tuple(curve))
-        return Evaluation("complete", values | {"top1": top1}, curve=tuple(curve))
+                found = Evaluation("stopped", values, reason=reason, curve=tuple(curve))
+                return replace(found, estimates=estimates)
+        values |= {"top1": top1}
+        return Evaluation("complete", values, curve=tuple(curve), estimates=estimates)
 
 
 def _inputs(channels: Sequence[int]) -> Iterator[tuple[Tensor, str]]:

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -112,6 +113,34 @@ def test_without_fresh_seeds_the_front_says_what_it_rests_on(
     assert "the best network again, over 1 fresh seed (1 training to do)" in out
 
 
+def test_a_search_asks_its_estimator_before_each_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--trials", "2", "--seeds", "0", "--objective", "top1", "--objective", "macs"]
+    asked = ["--estimator", "loss_at:1steps+naswot+macs"]
+    assert nasattn(monkeypatch, *TINY, *options, *asked) == 0
+    assert "before each training loss_at:1steps+naswot+macs" in capsys.readouterr().out
+    study = optuna.load_study(study_name="tiny-digits", storage="sqlite:///nasattn.db")
+    for trial in study.get_trials():
+        assert trial.user_attrs["estimates"].keys() == {"loss_at:1steps", "naswot", "macs"}
+        assert trial.user_attrs["estimates"]["macs"] == trial.user_attrs["values"]["macs"]
+
+
+def test_a_search_by_time_says_its_plan_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*TINY, "--objective", "top1", "--objective", "macs", "--budget", "2s"]
+    assert nasattn(monkeypatch, *options) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"study tiny-digits: ~\d+ networks of space tiny.yaml", out)
+    assert re.search(r"\nbudget 2s, \d+ s used: about \d+ s of search, ", out)
+    assert "a usual network takes" in out
+    assert re.search(r"\n +1 +[0-9a-f]{12} ", out)  # the first trial, of nobody knows how many
+    assert "tiny-digits: the Pareto front" in out
+    assert nasattn(monkeypatch, *options) == 0
+    assert "going on after" in capsys.readouterr().out
+
+
 def test_control_gives_random_search_the_same_budget(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,7 +174,7 @@ def test_early_stopping_is_in_the_plan(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert nasattn(monkeypatch, *TINY, "--trials", "1", "--seeds", "0", "--early-stop", "rank") == 0
-    assert "1 thread, early stopping by rank" in capsys.readouterr().out
+    assert "\nearly stopping by rank: not within 1 epoch\n" in capsys.readouterr().out
 
 
 def test_a_folder_of_pictures_with_limits_and_other_objectives(
@@ -235,6 +264,11 @@ def test_a_place_that_cannot_be_written_is_found_before_training(
             "unknown sampler 'best'; known: cost_aware, nni_evolution, ",
         ),
         (["search", "--early-stop", "asha"], "unknown early stopping rule 'asha'; known: none, r"),
+        (["search", "--estimator", "full"], "'full': must be shorter than the training itself"),
+        (["search", "--estimator", "naswut"], "unknown estimator 'naswut'; did you mean 'naswot'"),
+        (["search", "--estimator", "epochs:3"], "must be shorter than the training itself, of 3"),
+        (["search", "--budget", "soon"], "budget: must be a time like 90s, 30m, 2h or 1h30m, is"),
+        (["search", "--budget", "1h", "--trials", "3"], "budget: may be given, or n_trials (--tr"),
         (["search", "--seeds", "-1"], "n_seeds: must be greater than or equal to 0, is -1"),
         (["search", "--finalists", "0"], "finalists: must be greater than or equal to 1, is 0"),
         (["search", "--device", "abacus"], "device 'abacus': cannot be used here"),

@@ -83,13 +83,15 @@ class Slowly:
 
     most: float = 0.02
     n_epochs: int = 1
+    estimates: Callable[[Architecture], dict[str, float]] = lambda arch: {}
 
     def static_values(self, arch: Architecture) -> dict[str, float]:
         return FakeEvaluator().static_values(arch)
 
     def __call__(self, arch: Architecture, on_epoch: OnEpoch, stops: Stops) -> Evaluation:
         time.sleep(self.most * int(arch.arch_id[:2], 16) / 255)
-        return FakeEvaluator(n_epochs=self.n_epochs)(arch, on_epoch, stops)
+        fake = FakeEvaluator(n_epochs=self.n_epochs, estimates=self.estimates)
+        return fake(arch, on_epoch, stops)
 
 
 @dataclass(frozen=True)

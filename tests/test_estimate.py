@@ -1,6 +1,6 @@
 """Estimators against closed forms and numpy; what they are worth against numbers by hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,7 @@ from nasattn.estimate.quality import (
     signs,
     taus,
 )
-from nasattn.estimate.table import ESTIMATORS, estimate, get_estimator, parts_of
+from nasattn.estimate.table import ESTIMATORS, combination, estimate, get_estimator, parts_of
 from nasattn.evaluate import Setting, evaluate
 from nasattn.objectives import get_objective
 from nasattn.testing import tiny_data
@@ -330,6 +330,59 @@ def test_parts_of_a_combination_differ() -> None:
     assert parts_of("loss_at:1+naswot+macs") == ("loss_at:1", "naswot", "macs")
     with pytest.raises(StudyError, match="twice"):
         parts_of("macs+macs")
+
+
+def test_evaluate_asks_the_estimators_before_it_trains() -> None:
+    said: list[dict[str, float]] = []
+
+    def stops(curve: Sequence[Epoch], known: Mapping[str, float]) -> bool:
+        said.append(dict(known))
+        return True
+
+    rows = (get_objective("top1"), get_objective("macs"))
+    setting = replace(SETTING, objectives=rows)
+    estimates = combination("loss_at:2steps+naswot+macs", setting)
+    found = evaluate(SMALL, replace(setting, estimates=estimates), stops=stops)
+    assert (found.state, found.curve) == ("stopped", ())
+    assert found.estimates == {
+        name: estimate(name, SMALL, setting).value for name in ("loss_at:2steps", "naswot", "macs")
+    }
+    assert found.estimate_seconds.keys() == found.estimates.keys()
+    assert found.estimate_seconds["loss_at:2steps"] > 0
+    assert said == [{**found.values, **found.estimates}]  # asked once: not by the short training
+
+
+def test_evaluate_trains_alike_whether_it_was_estimated_or_not() -> None:
+    estimates = combination("loss_at:2steps+zen", SETTING)
+    found = evaluate(SMALL, replace(SETTING, estimates=estimates))
+    plain = evaluate(SMALL, SETTING)
+    assert [(e.loss, e.top1) for e in found.curve] == [(e.loss, e.top1) for e in plain.curve]
+    assert found.values == plain.values
+
+
+def test_an_estimate_that_fails_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = replace(ESTIMATORS["random"], measure=lambda subject: float("nan"))
+    monkeypatch.setitem(ESTIMATORS, "random", broken)
+    estimates = combination("random+macs", SETTING)
+    found = evaluate(SMALL, replace(SETTING, estimates=estimates))
+    assert found.state == "complete"
+    assert found.estimates.keys() == {"macs"}
+    assert found.estimate_seconds.keys() == {"random", "macs"}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("full", "'full': must be shorter than the training itself, of 3 epochs"),
+        ("macs+epochs:3", "'epochs:3': must be shorter than the training itself"),
+        ("loss_at:5steps", "estimator for 5steps: an epoch has 4"),
+        ("macs+supernet", "'supernet': is of `nasattn bench estimators` alone"),
+    ],
+)
+def test_an_estimate_is_shorter_than_what_it_foretells(name: str, message: str) -> None:
+    with pytest.raises(StudyError, match=message):
+        combination(name, SETTING)
+    assert combination("epochs:2+loss_at:4steps", SETTING).parts == ("epochs:2", "loss_at:4steps")
 
 
 def test_measure_keeps_the_reason_of_a_failure() -> None:

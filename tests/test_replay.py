@@ -16,7 +16,7 @@ from nasattn.search.trials import counts
 from nasattn.testing import FakeEvaluator
 from tests.nni import NEEDS_NNI
 from tests.test_engines import Slowly, local, search
-from tests.test_search import DIRECTIONS, LADDER, VARIED
+from tests.test_search import DIRECTIONS, ESTIMATED, LADDER, VARIED, foresee
 
 SLOW = pytest.mark.slow
 
@@ -60,6 +60,15 @@ def test_replay_of_early_stopping_in_pieces_is_exact(tmp_path: Path) -> None:
     for n in (7, 30, 40):
         trials = search(tmp_path, Slowly(n_epochs=12), local(2), n, VARIED, **settings)
     assert any("stopped_after" in trial.user_attrs for trial in trials)
+    assert replayed(tmp_path).is_exact
+
+
+@SLOW
+def test_replay_of_estimates_in_pieces_is_exact_with_several_workers(tmp_path: Path) -> None:
+    evaluate = Slowly(n_epochs=12, estimates=foresee)
+    for n in (13, 20):
+        trials = search(tmp_path, evaluate, local(2), n, VARIED, **ESTIMATED)
+    assert any(trial.user_attrs.get("stopped_after") == 0 for trial in trials)
     assert replayed(tmp_path).is_exact
 
 

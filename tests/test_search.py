@@ -310,6 +310,53 @@ def test_early_stopping_in_pieces_is_that_in_one_go(tmp_path: Path) -> None:
     assert any(state_of(t) == "stopped" for t in trials)
 
 
+ESTIMATED: dict[str, Any] = {
+    "sampler": "random",
+    "estimator": "naswot",
+    "recipe": {"name": "quick", "epochs": 12},
+}
+
+
+def foresee(arch: Architecture) -> dict[str, float]:
+    """What one who knew FakeEvaluator's law, but for one part in a thousand, would say."""
+    top1 = FakeEvaluator()(arch).values["top1"]
+    return {"naswot": top1 * (1 + int(arch.arch_id[:2], 16) / 255_000)}
+
+
+def foreseeing() -> FakeEvaluator:
+    return FakeEvaluator(n_epochs=12, estimates=foresee)
+
+
+def test_estimates_stop_networks_before_they_are_trained(tmp_path: Path) -> None:
+    search = Search(tmp_path, VARIED, **ESTIMATED)
+    trials = search(foreseeing(), 20)
+    stopped = [t for t in trials if t.user_attrs.get("stopped_after") == 0]
+    assert stopped
+    assert sum(map(counts, trials)) == 20
+    assert all("naswot" in t.user_attrs["estimates"] for t in trials if counts(t))
+    for trial in stopped:
+        arch = VARIED.decode(trial.params).at_resolution(16)
+        assert (trial.state, trial.user_attrs["curve"]) == (TrialState.PRUNED, [])
+        top1, macs = trial.user_attrs["foretold"]
+        assert top1 == pytest.approx(FakeEvaluator()(arch).values["top1"], abs=0.005)
+        assert macs == trial.user_attrs["values"]["macs"]
+
+
+def test_an_estimator_is_judged_by_rank_unless_the_study_says_none() -> None:
+    assert load_study_spec(None, {}).early_stop == "none"
+    assert load_study_spec(None, {"estimator": "naswot+macs"}).early_stop == "rank"
+    said = {"estimator": "naswot", "early_stop": "none"}
+    assert load_study_spec(None, said).early_stop == "none"
+    assert load_study_spec(None, {"estimator": "naswot+macs"}).estimators == ("naswot", "macs")
+
+
+def test_a_study_without_an_estimator_is_stored_as_ever() -> None:
+    spec = load_study_spec(None, {})
+    assert "estimator" not in spec.settings(FEW, "tiny", "hash")
+    asked = load_study_spec(None, {"estimator": "naswot"}).settings(FEW, "tiny", "hash")
+    assert (asked["estimator"], asked["early_stop"]) == ("naswot", "rank")
+
+
 def test_limits_are_written_for_the_dashboard_too(tmp_path: Path) -> None:
     search, fake = Search(tmp_path), FakeEvaluator()
     arch_id = search(fake, 1)[0].user_attrs["arch_id"]
@@ -519,6 +566,8 @@ def test_the_quick_study_is_what_the_readme_says() -> None:
         ({"objectives": ["top1", "top1"]}, r"each objective may be named once"),
         ({"objectives": []}, r"objectives"),
         ({"constraints": ["flops<=1"]}, r"unknown objective 'flops'"),
+        ({"estimator": "naswut+macs"}, r"unknown estimator 'naswut'; did you mean 'naswot'"),
+        ({"estimator": "macs+macs"}, r"estimator: .*names one of its parts twice"),
         ({"sampler": "tpo"}, r"unknown sampler 'tpo'; did you mean 'tpe'"),
         ({"recipe": "quik"}, r"unknown recipe 'quik'; did you mean 'quick'"),
         ({"recipe": {"epochs": 0}}, r"recipe.epochs: must be greater than 0"),

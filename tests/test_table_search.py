@@ -272,6 +272,48 @@ def test_an_objective_that_nobody_knows_is_refused() -> None:
         TableEvaluator(table(), (TOP1,), (parse_constraint("latency_ms<=3"),))
 
 
+def write_estimates(name: str, *, failed: int = 0) -> None:
+    """The table with what a perfect estimator says; nothing of its first `failed` networks."""
+    said = [[*row, "" if i < failed else -2 + row[4]] for i, row in enumerate(rows())]
+    head = [*PARAMETERS, "top1_0", "top1_1", "top1_2", "macs", "naswot"]
+    write_rows(name, head, said)
+
+
+def test_read_table_takes_what_estimators_say() -> None:
+    write_estimates("said.csv", failed=1)
+    found = read_table(Path("said.csv"), tiny(), estimators=["naswot"])
+    assert found.networks == table().networks
+    assert found.estimates[network(0).arch_id] == {}
+    assert found.estimates[network(8).arch_id] == {"naswot": pytest.approx(-2 + 0.668)}
+    with pytest.raises(StudyError, match=r"table.csv: no column 'naswot', which the estimator"):
+        read_table(Path("table.csv"), tiny(), estimators=["naswot"])
+
+
+def test_estimates_of_a_table_stop_networks_before_they_are_looked_up() -> None:
+    write_estimates("said.csv")
+    search = Search("a")
+    options = {"evaluator": "table:said.csv", "estimator": "naswot", "sampler": "random"}
+    search.spec = StudySpec.model_validate(options | {"objectives": ("top1", "macs")})
+    said = read_table(Path("said.csv"), tiny(), estimators=["naswot"])
+    search.evaluate = TableEvaluator(said, (TOP1, MACS))
+    trials = [t for t in search(len(NETWORKS)) if counts(t)]
+    stopped = [t for t in trials if t.state == TrialState.PRUNED]
+    assert stopped
+    looked_up = [t for t in trials if t.state == TrialState.COMPLETE]
+    for trial in stopped:  # rightly: one that costs no more is better
+        top1, macs = trial.user_attrs["foretold"]
+        assert "top1" not in trial.user_attrs["values"]
+        assert any(t.values[0] > top1 and t.values[1] <= macs for t in looked_up)
+
+
+def test_an_estimator_needs_its_column(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["search", "--space", "tiny.yaml", "--evaluator", "table:table.csv"]
+    message = "table.csv: no column 'naswot', which the estimator needs"
+    assert_refused(monkeypatch, capsys, [*arguments, "--estimator", "naswot"], message)
+
+
 class Search:
     """A search of the table in a storage of its own, as often as it is called."""
 

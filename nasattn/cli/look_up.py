@@ -38,6 +38,8 @@ class LookingUp:
 
     spec: StudySpec
     evaluator: TableEvaluator
+    planned = None
+    deadline = None
 
     @property
     def source(self) -> tuple[str, str]:
@@ -57,6 +59,8 @@ class LookingUp:
             side, classes = pictures.resolution, pictures.num_classes
             where = f"pictures of {side}x{side}, {classes:,} classes"
             lines.append(f"not in the table, so counted, for {where}: {', '.join(counted)}")
+        if self.spec.estimator:
+            lines.append(f"before each is looked up {self.spec.estimator}")
         return lines
 
     def words(self, front: Front) -> list[str]:
@@ -102,7 +106,7 @@ def look_up(spec: StudySpec, space: SearchSpace, changes: Mapping[str, Any]) -> 
         if name in changes:
             raise StudyError(f"{name}: means nothing with a table, of which nothing is trained")
     assert spec.table
-    table = read_table(spec.table, space, spec.resolution)
+    table = read_table(spec.table, space, spec.resolution, spec.estimators)
     if "objectives" not in spec.model_fields_set:
         known = [row.name for row in spec.objective_rows() if table.knows(row)]
         spec = spec.model_copy(update={"objectives": tuple(known)})

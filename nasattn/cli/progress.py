@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from nasattn.objectives import Objective
 from nasattn.report.front_table import BASELINE
+from nasattn.search.plan import Deadline
 from nasattn.search.spec import StudySpec
 from nasattn.search.trials import counts, is_new
 from nasattn.train.loop import Epoch
@@ -47,8 +48,10 @@ class SearchProgress:
         objectives: tuple[Objective, ...],
         baselines: tuple[str, ...] = (),
         n_jobs: int = 1,
+        deadline: Deadline | None = None,
     ) -> None:
         self.console = console
+        self.deadline = deadline
         self.width = 2 + max(ARCH_ID, *map(len, baselines), 0)  # of a network's name
         self.spec = spec
         self.objectives = objectives
@@ -66,7 +69,8 @@ class SearchProgress:
             transient=True,
             disable=not console.is_terminal,
         )
-        self.task = self.bar.add_task("starting", total=spec.n_trials, note="")
+        self.total = spec.n_trials if deadline is None else None
+        self.task = self.bar.add_task("starting", total=self.total, note="")
         for trial in study.get_trials(deepcopy=False):
             self._remember(trial)
 
@@ -126,7 +130,7 @@ class SearchProgress:
         others = f" and {n - 1} more" if n > 1 else ""
         self.bar.update(
             self.task,
-            description=f"{self.spent + 1}/{self.spec.n_trials} {name} {doing}{others}",
+            description=f"{self._count(self.spent + 1)} {name} {doing}{others}",
             completed=self.spent + sum(one.share for one in self.running.values()),
             note=self._note(),
         )
@@ -136,7 +140,13 @@ class SearchProgress:
         best = "" if self.best is None else f"best {first.say(self.best)}, "
         return best + self._time_left()
 
+    def _count(self, number: int) -> str:
+        """A trial's number, of how many where that is known."""
+        return f"{number}" if self.total is None else f"{number}/{self.total}"
+
     def _time_left(self) -> str:
+        if self.deadline:
+            return f"{duration(max(self.deadline.left, 0))} left"
         if not self.seconds:
             return "timing the first network"
         trial, now = statistics.median(self.seconds), time.monotonic()
@@ -149,12 +159,14 @@ class SearchProgress:
         attributes = trial.user_attrs
         baseline = attributes.get("baseline")
         name = f"{BASELINE} {baseline}" if baseline else f"  {attributes.get('arch_id', '?')}"
-        line = f"{f'{self.spent}/{self.spec.n_trials}':>7} {name:<{self.width}}"
+        line = f"{self._count(self.spent):>7} {name:<{self.width}}"
         if trial.state != TrialState.COMPLETE:
             return f"{line} {'failed: ' * (trial.state == TrialState.FAIL)}{attributes['reason']}"
         for row in self.objectives:
             line += f" {row.show(attributes['values'][row.name]):>{WIDTH}}"
         rest = self.spec.n_trials - self.spent
         left = statistics.median(self.seconds) * rest / min(self.n_jobs, max(rest, 1))
+        if self.deadline:
+            left = max(self.deadline.left, 0)
         took = duration(attributes.get("seconds", 0.0))
         return f"{line} {took:>7} {duration(left) if left else '':>7}"

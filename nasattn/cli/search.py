@@ -22,6 +22,7 @@ from nasattn.cli.machine import check_here, machine_turns
 from nasattn.cli.progress import SearchProgress
 from nasattn.cli.selection import select
 from nasattn.cli.study import prepare
+from nasattn.estimate.table import combination
 from nasattn.evaluate import Setting, TrainingEvaluator, check_device
 from nasattn.library import shipped
 from nasattn.objectives import Cost, Direction, get_objective
@@ -33,15 +34,18 @@ from nasattn.search.control import control_of, share_start
 from nasattn.search.driver import Ending, Watcher
 from nasattn.search.engines.engine import Engine, Work
 from nasattn.search.forecast import Forecast, read_forecast
+from nasattn.search.plan import Deadline, Plan, make_plan
+from nasattn.search.probe import probe
 from nasattn.search.run import pending_for, run_search
 from nasattn.search.samplers import FOLLOWS_FIRST, check_sampler
-from nasattn.search.selection import Again
+from nasattn.search.selection import Again, seconds_used
 from nasattn.search.spec import TABLE, StudySpec, load_study_spec
 from nasattn.search.storage import (
     artifact_dir,
     check_storage,
     check_study,
     open_study,
+    read_study,
     stored_settings,
     without_password,
     write_study,
@@ -54,8 +58,8 @@ ENDINGS: dict[Ending, str] = {
     "budget": "",
     "exhausted": "ended early: no other network of the space was found that keeps to the limits",
     "in vain": "ended early: nothing new was proposed that keeps to the limits",
+    "time": "",
 }
-STOPPING = {"none": "", "rank": ", early stopping by rank"}
 TABLE_TRIALS = 200  # of a search that trains nothing, where nothing else is said
 
 
@@ -99,6 +103,7 @@ def search_by(
 
     `changes` are the options of which a table has no use, should they be given.
     """
+    began = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = Console(highlight=False, stderr=as_json)
     check_sampler(spec.sampler)
@@ -110,6 +115,8 @@ def search_by(
     way = look_up(spec, space, changes) if spec.table else train(spec, space, console, cache_dir)
     with open_engine(way.spec, way.travelling) as engine:
         way = way.on(engine, settle_pending(console, way.spec, storage, engine), storage)
+        if isinstance(way, Training) and way.spec.budget:
+            way = by_time(way, space, console, storage, engine, began)
         status = search_on(engine, way, space, console, folder, storage, resume=resume)
     if as_json and (folder / "front.json").is_file():
         print((folder / "front.json").read_text(encoding="utf-8"), end="")  # noqa: T201
@@ -211,6 +218,13 @@ class Way(Protocol):
         """The study, with what the way settles in it."""
 
     @property
+    def planned(self) -> Plan | None:
+        """By time."""
+
+    @property
+    def deadline(self) -> Deadline | None: ...
+
+    @property
     def source(self) -> tuple[str, str]:
         """Name and hash of the pictures, or of the table."""
 
@@ -245,6 +259,8 @@ class Training:
     spec: StudySpec
     setting: Setting
     forecast: Forecast | None = None
+    planned: Plan | None = None
+    deadline: Deadline | None = None
 
     @property
     def source(self) -> tuple[str, str]:
@@ -257,7 +273,8 @@ class Training:
             f"data {data.name}: {size:,} train, {len(data.val_search):,} val-search pictures of "
             f"{data.resolution}x{data.resolution}, {len(data.classes)} classes",
             f"recipe {spec.recipe.name}, {plural(spec.recipe.epochs, 'epoch')}, {spec.device}, "
-            f"{plural(spec.threads, 'thread')}" + STOPPING[spec.early_stop],
+            f"{plural(spec.threads, 'thread')}",
+            *(self.planned or make_plan(spec)).lines(),
         ]
 
     def words(self, front: Front) -> list[str]:
@@ -287,7 +304,13 @@ class Training:
             "threads": spec.threads,
         }
         with SearchProgress(
-            console, study, spec, setting.objectives, space.baselines, run.engine.n_jobs
+            console,
+            study,
+            spec,
+            setting.objectives,
+            space.baselines,
+            run.engine.n_jobs,
+            self.deadline,
         ) as progress:
             return run_search(
                 study,
@@ -298,6 +321,7 @@ class Training:
                 artifacts=run.artifacts,
                 watcher=run.watched_by(progress),
                 forecast=self.forecast,
+                deadline=self.deadline,
                 engine=run.engine,
                 command=run.command,
             )
@@ -312,7 +336,8 @@ class Training:
         rows = (get_objective("top1"),)
         assert self.setting.checkpoints
         folder = self.setting.checkpoints / "selection"
-        again = replace(self.setting, data=data, objectives=rows, constraints=())
+        only: dict[str, Any] = {"constraints": (), "estimates": None}
+        again = replace(self.setting, data=data, objectives=rows, **only)
         return Again(replace(again, checkpoints=folder))
 
 
@@ -329,12 +354,43 @@ def train(spec: StudySpec, space: SearchSpace, console: Console, cache_dir: Path
     rows = spec.objective_rows()
     turns = machine_turns(console, cache_dir)
     setting = Setting(data, spec.recipe, rows, limits, spec.seed, spec.device, turns=turns)
+    if spec.estimator:
+        setting = replace(setting, estimates=combination(spec.estimator, setting))
     forecast = None
     if spec.latency_model:
         names = {row.name for row in setting.needed() if row.cost == Cost.MEASURED}
         path = Path(spec.latency_model)
         forecast = read_forecast(path, names, data.resolution, len(data.classes))
     return Training(spec, setting, forecast)
+
+
+def by_time(
+    way: Training, space: SearchSpace, console: Console, storage: str, engine: Engine, began: float
+) -> Training:
+    """A search whose budget is a time, which has `began`: planned by what trainings take here.
+
+    A study that is gone on with keeps the early stopping and the estimator that it had.
+    """
+    name, spec, done, used = way.spec.study_name, way.spec, 0, 0.0
+    stored = stored_settings(storage, name)
+    if stored is not None:
+        study = read_study(storage, name)
+        done = sum(map(counts, study.get_trials(deepcopy=False)))
+        used = seconds_used(study) / engine.n_jobs
+        kept = {"early_stop", "estimator"} - spec.model_fields_set
+        spec = spec.model_copy(update={k: stored[k] for k in kept & stored.keys()})
+    with console.status("timing a few steps of the baselines"):
+        pace = probe(way.setting, space)
+    used += time.monotonic() - began
+    found = make_plan(spec, pace=pace, used=used, done=done, n_jobs=engine.n_jobs)
+    spec = found.of(spec)
+    assert spec.budget
+    end = time.monotonic() + spec.budget - used
+    deadline = Deadline(end, pace.trial, found.finalists, found.seeds, engine.n_jobs)
+    setting = way.setting
+    if spec.estimator:
+        setting = replace(setting, estimates=combination(spec.estimator, setting))
+    return replace(way, spec=spec, setting=setting, planned=found, deadline=deadline)
 
 
 def described(way: Way, space: SearchSpace) -> tuple[str, dict[str, Direction], dict[str, Any]]:
@@ -348,9 +404,10 @@ def plan(way: Way) -> str:
     spec = way.spec
     limits = f", limits {', '.join(spec.constraints)}" if spec.constraints else ""
     follows = f", which follows {spec.objectives[0]}" if spec.sampler in FOLLOWS_FIRST else ""
+    about = "~" if way.planned else ""
     return "\n".join(
         (
-            f"study {spec.study_name}: {spec.n_trials} networks of space {spec.space}, seed "
+            f"study {spec.study_name}: {about}{spec.n_trials} networks of space {spec.space}, seed "
             f"{spec.seed}, sampler {spec.sampler}{follows}",
             *way.plan(),
             f"objectives {', '.join(spec.objectives)}{limits}",
@@ -363,7 +420,7 @@ def search_and_select(study: optuna.Study, space: SearchSpace, way: Way, run: Ru
     console, review = run.console, Review(study, run.artifacts)
     done = sum(map(counts, study.get_trials(deepcopy=False)))
     try:
-        if done >= way.spec.n_trials:
+        if way.deadline is None and done >= way.spec.n_trials:
             console.print(
                 f"study {way.spec.study_name!r} has {done} trials already; "
                 f"--trials {done + 12} for more",
@@ -375,7 +432,8 @@ def search_and_select(study: optuna.Study, space: SearchSpace, way: Way, run: Ru
             ending = way.search(study, space, replace(run, review=review))
             if ENDINGS[ending]:
                 console.print(ENDINGS[ending])
-        select(study, way.spec, way.again, way.fresh_seeds(), console, run.engine)
+        seeds, work = way.fresh_seeds(), way.again
+        select(study, way.spec, work, seeds, console, run.engine, way.deadline)
     except KeyboardInterrupt:
         console.print(
             f"\nstopped, nothing is lost; to go on: {run.command}", markup=False, soft_wrap=True

@@ -13,6 +13,7 @@ from nasattn.cli.progress import ARCH_ID, WIDTH
 from nasattn.objectives import OBJECTIVES
 from nasattn.report.front_table import BASELINE
 from nasattn.search.engines.engine import Engine, Work
+from nasattn.search.plan import Deadline
 from nasattn.search.selection import finalists, missing, run_selection
 from nasattn.search.spec import StudySpec
 from nasattn.words import duration, plural
@@ -25,12 +26,19 @@ def select(
     seeds: Sequence[int],
     console: Console,
     engine: Engine,
+    deadline: Deadline | None = None,
 ) -> None:
-    """Train the finalists again wherever that is still to be done."""
+    """Train the finalists again wherever that is still to be done.
+
+    With a `deadline` over as many seeds as there is time for, and one at least.
+    """
     if "top1" not in spec.objectives or not seeds:
         return
     best = finalists(study, spec.objective_rows(), spec.n_finalists)
     runs = missing(study, best, seeds)
+    while deadline and len(seeds) > 1 and not deadline.fits([_seconds(t) for _, t in runs]):
+        seeds = seeds[:-1]
+        runs = missing(study, best, seeds)
     if not runs:
         return
     who = plural(len(best), "network") if len(best) > 1 else "network"
@@ -88,6 +96,11 @@ class SelectionProgress:
             markup=False,
             soft_wrap=True,
         )
+
+
+def _seconds(trial: FrozenTrial) -> float:
+    """What its training took in the search."""
+    return float(trial.user_attrs.get("seconds", 0.0))
 
 
 def name_of(trial: FrozenTrial) -> str:

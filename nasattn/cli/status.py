@@ -39,7 +39,10 @@ OUTCOMES: dict[Outcome, str] = {
     "repeated": "known before",
     "infeasible": "beyond a limit",
 }
-SETTINGS = ("space", "data", "table", "recipe", "base", "sampler", "early_stop", "seed")
+SETTINGS = (
+    *("space", "data", "table", "recipe", "base"),
+    *("sampler", "early_stop", "estimator", "seed"),
+)
 
 
 def status_command(study: str | None, storage: str, *, as_json: bool) -> None:

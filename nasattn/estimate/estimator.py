@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -116,10 +117,12 @@ class Subject:
 
         Where only its loss is asked for it is not `judged`, but by a picture a class.
         """
-        rows, data = (get_objective("top1"),), self.setting.data
+        data = self.setting.data
         if not judged:
             data = replace(data, val_search=subset(data.val_search, len(data.classes)))
-        setting = replace(self.setting, data=data, recipe=recipe, objectives=rows, constraints=())
+        top1 = (get_objective("top1"),)
+        only: dict[str, Any] = {"constraints": (), "illustrate": None, "estimates": None}
+        setting = replace(self.setting, data=data, recipe=recipe, objectives=top1, **only)
         found = evaluate(self.arch, setting, self.keep_epoch)
         if found.state != "complete":
             raise (TransientError if found.transient else EvaluationError)(found.reason)

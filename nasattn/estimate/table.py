@@ -1,7 +1,8 @@
 """ESTIMATORS: what says how good a network will be, by name."""
 
 import hashlib
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 from nasattn.arch import Architecture
 from nasattn.errors import StudyError, UnknownNameError, shown
@@ -16,6 +17,7 @@ from nasattn.estimate.estimator import (
     measure,
 )
 from nasattn.evaluate import OnEpoch, Setting
+from nasattn.words import plural
 
 FULL = "full"
 
@@ -107,6 +109,43 @@ def parts_of(combination: str) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise StudyError(f"estimator {shown(combination)}: names one of its parts twice")
     return names
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Several estimators, each of which is asked: `Estimates` of a Setting."""
+
+    parts: tuple[str, ...]
+
+    def __call__(self, arch: Architecture, setting: Setting) -> dict[str, Estimate]:
+        return {name: self._ask(name, arch, setting) for name in self.parts}
+
+    def _ask(self, name: str, arch: Architecture, setting: Setting) -> Estimate:
+        trains = get_estimator(name)[0].has_length  # and takes its turns itself
+        with nullcontext() if trains else setting.turns.training():
+            return estimate(name, arch, setting)
+
+
+def combination(name: str, setting: Setting) -> Combination:
+    """`a+b+c` for a search, which asks each before a training.
+
+    Raises UnknownNameError or StudyError; also for one that would train as long.
+    """
+    parts = parts_of(name)
+    for part in parts:
+        row, length = get_estimator(part)
+        if row.prepare:
+            raise StudyError(
+                f"estimator {shown(part)}: is of `nasattn bench estimators` alone, where what it "
+                f"needs is prepared"
+            )
+        shorter = not row.has_length or length.of(setting).epochs < setting.recipe.epochs
+        if row.name == FULL or not (shorter or length.unit == "steps"):
+            raise StudyError(
+                f"estimator {shown(part)}: must be shorter than the training itself, of "
+                f"{plural(setting.recipe.epochs, 'epoch')}"
+            )
+    return Combination(parts)
 
 
 def estimate(

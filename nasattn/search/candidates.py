@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import log1p
 from typing import TYPE_CHECKING
 
 from nasattn.arch import Architecture
@@ -35,7 +36,8 @@ class Candidates:
     """The networks of a space on pictures of a resolution (None: as they are drawn).
 
     `static_values` finds the objectives that are known without a trial; `limits` on them hold of
-    every network that may be tried. A `forecast` screens those on what it foretells: a network that
+    every network that may be tried. `counted` names static values that tell of the others, too. A
+    `forecast` screens those on what it foretells: a network that
     would break one even at the better end of the interval may not be tried.
     """
 
@@ -44,6 +46,7 @@ class Candidates:
     static_values: StaticValues
     limits: Sequence[Constraint] = ()
     forecast: "Forecast | None" = None
+    counted: Sequence[str] = ()
     known: dict[frozenset[tuple[str, object]], Known | None] = field(default_factory=dict)
     _rows: SpaceRows | None = None
 
@@ -91,11 +94,17 @@ class Candidates:
         return find
 
     def foretold(self, params: Params) -> tuple[float, ...]:
-        """What a sampler may learn from beside the params; () without a forecast."""
+        """What a sampler may learn from beside the params: logarithms of sizes, a forecast."""
         known = self.find(params)
-        if self.forecast is None or known is None or known.foretold is None:
-            return (0.0,) * (self.forecast is not None)
-        return (known.foretold,)
+        if known is None:
+            return (0.0,) * self.n_foretold
+        sizes = (log1p(known.values[name]) for name in self.counted)
+        return (*sizes, *([known.foretold or 0.0] if self.forecast else []))
+
+    @property
+    def n_foretold(self) -> int:
+        """How many numbers that are."""
+        return len(self.counted) + (self.forecast is not None)
 
     def distributions(self) -> "dict[str, BaseDistribution]":
         """Every parameter of the space in Optuna's own form, those that decide first."""

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import optuna
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nasattn.arch import Architecture
 from nasattn.baselines import get_baseline
 from nasattn.errors import ArchitectureError
-from nasattn.evaluate import Evaluation, OnEpoch, State, Stops
+from nasattn.evaluate import ALWAYS_KNOWN, Evaluation, OnEpoch, State, Stops
 from nasattn.objectives import Cost
 from nasattn.search.artifacts import attach
 from nasattn.search.candidates import Candidates
@@ -23,7 +23,9 @@ from nasattn.search.engines.engine import Job
 from nasattn.search.forecast import Forecast
 from nasattn.search.history import FORETOLD, GIVEN_UP, named_constraints
 from nasattn.search.judge import Judge
+from nasattn.search.plan import Deadline
 from nasattn.search.samplers import SAMPLERS, Proposer
+from nasattn.search.selection import finalists
 from nasattn.search.spec import StudySpec
 from nasattn.search.trials import (
     ATTEMPTS,
@@ -49,8 +51,9 @@ from nasattn.train.loop import Epoch
 MAX_FREE_TRIALS = 200
 
 # budget: all trials were run; exhausted: no other network was found that may be tried; in vain:
-# MAX_FREE_TRIALS proposals in a row were known, broke a limit or could not be built.
-Ending = Literal["budget", "exhausted", "in vain"]
+# MAX_FREE_TRIALS proposals in a row were known, broke a limit or could not be built; time: another
+# network would not come to its end in time.
+Ending = Literal["budget", "exhausted", "in vain", "time"]
 
 KILLED = "the search was killed"
 
@@ -109,6 +112,7 @@ class Driver:
     artifacts: Path
     watcher: Watcher
     forecast: Forecast | None = None
+    deadline: Deadline | None = None  # in place of n_trials
     pending: int = 1  # networks that are open at once
     alone: bool = True  # whether it evaluates in this process, so that they die together
     known: dict[str, FrozenTrial] = field(default_factory=dict)  # told ones, by arch_id
@@ -123,7 +127,8 @@ class Driver:
     def candidates(self) -> Candidates:
         limits = self.spec.limits(self.space)
         how = self.spec.resolution, self.evaluate.static_values, limits, self.forecast
-        return Candidates(self.space, *how)
+        sizes = set(ALWAYS_KNOWN) - set(self.spec.objectives)  # those are known to it as they are
+        return Candidates(self.space, *how, [n for n in self.spec.estimators if n in sizes])
 
     @cached_property
     def sampler(self) -> Proposer:
@@ -219,15 +224,26 @@ class Driver:
         n_open = sum(one.duplicate_of is None for one in self.open.values())
         return (
             n_open < self.pending
-            and self.spent + n_open < self.spec.n_trials
+            and self.in_budget(n_open)
             and self.in_vain < MAX_FREE_TRIALS
             and not self.exhausted
         )
 
+    def in_budget(self, n_open: int) -> bool:
+        """Whether the budget has another network; of a time the first, however slow."""
+        if self.deadline is None:
+            return self.spent + n_open < self.spec.n_trials
+        if not self.spent + n_open:
+            return True
+        whole = [t for t in self.known.values() if t.state == TrialState.COMPLETE]
+        best = finalists(self.study, self.spec.objective_rows(), self.deadline.finalists)
+        took = ([t.user_attrs.get("seconds", 0.0) for t in some] for some in (whole, best))
+        return self.deadline.has_room(n_open, *took)
+
     def find_ending(self) -> Ending:
         """Why nothing may be asked though nothing is open."""
-        if self.spent >= self.spec.n_trials:
-            return "budget"
+        if not self.in_budget(0):
+            return "time" if self.deadline else "budget"
         return "exhausted" if self.exhausted else "in vain"
 
     def ask(self) -> None:
@@ -291,9 +307,10 @@ class Driver:
         one = self.open[number]
         judge = None
         if self.spec.early_stop != "none":
-            rule = EARLY_STOP[self.spec.early_stop](self.spec.recipe.epochs)
+            rule = EARLY_STOP[self.spec.early_stop](self.spec.n_epochs)
             baseline = "baseline" in one.trial.user_attrs
-            judge = Judge(rule, self.costs, self.peers(number, one.unseen), baseline)
+            peers = self.peers(number, one.unseen)
+            judge = Judge(rule, self.costs, peers, baseline, self.spec.estimators)
         return Job(str(number), one.arch, judge)
 
     def peers(self, number: int, unseen: list[int]) -> list[Training]:

@@ -1,8 +1,8 @@
-"""EARLY_STOP: which trainings are broken off, judged by accuracy so far and known costs."""
+"""EARLY_STOP: which trainings are broken off, judged by accuracy so far, estimates and costs."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from nasattn.search.fronts import Floats, contributions, ranks
 
+SIZES = ("macs", "params")  # estimators that are costs
 SPREADS = 5  # a final accuracy so many usual deviations below the usual one is that of a broken run
 
 
@@ -18,24 +19,27 @@ class Training:
     """A training as far as it came, and what its network costs.
 
     `curve` holds the top-1 (a fraction) after each epoch; `costs`, smaller is better, the
-    objectives that are known without training, by name.
+    objectives that are known without training, by name; `estimates` what estimators said of the
+    network before it was trained, whatever that is worth.
     """
 
     curve: tuple[float, ...]
     costs: Mapping[str, float]
+    estimates: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def usable(self) -> bool:
-        """Whether there is a curve and every figure is a number."""
-        return bool(self.curve) and math.isfinite(sum(self.curve) + sum(self.costs.values()))
+        """Whether there is a curve or an estimate, and every figure is a number."""
+        figures = (*self.curve, *self.costs.values(), *self.estimates.values())
+        return bool(self.curve or self.estimates) and math.isfinite(sum(figures))
 
 
 class EarlyStop(Protocol):
-    """Says after an epoch whether a training ends there.
+    """Says after an epoch, and before the first, whether a training ends there.
 
     The answer follows from the arguments alone, so that a search that was killed and goes on
     decides as it would have. `peers` are the study's other trainings in their stored order:
-    finished, stopped or still running; those without a curve do no harm. A `baseline` is never
+    finished, stopped or still running; those without a figure do no harm. A `baseline` is never
     stopped.
     """
 
@@ -57,7 +61,7 @@ class NeverStop:
         return False
 
     def foretell(self, training: Training, peers: Sequence[Training]) -> float:
-        return training.curve[-1]
+        return training.curve[-1] if training.curve else 0.0
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,11 @@ class RankStop:
 
     At a rung (an epoch of `rungs`) a training goes on if it is among the best 1/`reduction` of all
     that came as far: by non-dominated rank on (accuracy so far, costs), within a rank by
-    hypervolume contribution. Else its final accuracy is foretold from its curve and costs, by least
-    squares on the finished trainings; it stops if a finished network that costs no more in
-    anything is better than the foretold accuracy and `margin` standard errors of prediction.
+    hypervolume contribution. Else its final accuracy is foretold from its curve, costs and
+    estimates, by least squares on the finished trainings; it stops if a finished network that costs
+    no more in anything is better than the foretold accuracy and `margin` standard errors of
+    prediction. Rung 0 comes before the training, of networks that have estimates: it goes by the
+    foretold accuracy in place of one so far. So an estimate weighs what it was worth up to then.
 
     Nothing stops before `min_peers` trainings (and two for each figure that foretells) came to
     their end at `epochs`, nor where a cost is not a number, nor a baseline.
@@ -79,7 +85,7 @@ class RankStop:
     """
 
     epochs: int  # of a whole training
-    rungs: tuple[int, ...]  # epochs after which a training is judged
+    rungs: tuple[int, ...]  # epochs after which a training is judged; 0: before it
     reduction: float = 4.0
     margin: float = 3.0
     min_peers: int = 10
@@ -92,19 +98,26 @@ class RankStop:
         if baseline or epoch not in self.rungs or not training.usable:
             return False
         rung = [p for p in peers if len(p.curve) >= epoch and comparable(p, training)]
-        finished = [p for p in rung if len(p.curve) >= self.epochs]
-        enough = max(self.min_peers, 2 * (1 + min(self.parts, epoch) + len(training.costs)))
+        finished = self.finished(rung)
+        known = min(self.parts, epoch) + len(training.costs) + len(training.estimates)
         return (
-            len(finished) >= enough
+            len(finished) >= max(self.min_peers, 2 * (1 + known))
             and not self.promoted(training, rung)
             and self.beaten(training, finished)
         )
+
+    def finished(self, peers: Sequence[Training]) -> list[Training]:
+        """Those that came to their end."""
+        return [peer for peer in peers if len(peer.curve) >= self.epochs]
 
     def promoted(self, training: Training, rung: Sequence[Training]) -> bool:
         """Whether a training is among the best 1/reduction of its rung, itself included."""
         epoch = len(training.curve)
         everyone = [training, *rung]
-        accuracy = quarters(everyone, epoch, self.parts)[:, -1]
+        if epoch:
+            accuracy = quarters(everyone, epoch, self.parts)[:, -1]
+        else:
+            accuracy = self.finals(everyone, self.finished(rung), training)
         points = np.column_stack([-accuracy, costs_of(everyone, training)])  # (n, 1 + costs)
         return n_better(points) < len(points) / self.reduction
 
@@ -119,33 +132,63 @@ class RankStop:
 
     def foretell(self, training: Training, peers: Sequence[Training]) -> float:
         """As it was foretold, without the margin; at least what was reached."""
-        finished = [p for p in peers if len(p.curve) >= self.epochs and comparable(p, training)]
+        finished = self.finished([peer for peer in peers if comparable(peer, training)])
         foretold = self.final(training, finished, margin=0)
-        return min(max(foretold if math.isfinite(foretold) else 0, *training.curve), 1.0)
+        return min(max(foretold if math.isfinite(foretold) else 0, 0.0, *training.curve), 1.0)
 
     def final(self, training: Training, finished: Sequence[Training], *, margin: float) -> float:
-        """The accuracy at the end, foretold from curve and costs, plus standard errors."""
-        epoch = len(training.curve)
-        everyone = [training, *finished]
-        costs = scaled(costs_of(everyone, training))
-        x = np.column_stack([quarters(everyone, epoch, self.parts), costs])
+        """The accuracy at the end, foretold from all that is known, plus standard errors."""
+        return float(self.finals([training], finished, training, margin=margin)[0])
+
+    def finals(
+        self,
+        some: Sequence[Training],
+        finished: Sequence[Training],
+        training: Training,
+        *,
+        margin: float = 0,
+    ) -> Floats:
+        """`final` of several, by what is known of one training at its epoch: (n,)."""
+        everyone = [*some, *finished]
+        x = np.column_stack(
+            [
+                quarters(everyone, len(training.curve), self.parts),
+                scaled(costs_of(everyone, training)),
+                estimates_of(everyone, training),
+            ]
+        )
         final = np.array([peer.curve[self.epochs - 1] for peer in finished])
-        return highest(x[1:], final, x[0], margin)
+        return highest(x[len(some) :], final, x[: len(some)], margin)
 
 
 def comparable(peer: Training, training: Training) -> bool:
-    """Whether a peer has every cost of a training, and only numbers."""
-    return peer.usable and training.costs.keys() <= peer.costs.keys()
+    """Whether a peer has every cost and estimate of a training, and only numbers."""
+    return (
+        peer.usable
+        and training.costs.keys() <= peer.costs.keys()
+        and training.estimates.keys() <= peer.estimates.keys()
+    )
 
 
 def costs_of(everyone: Sequence[Training], training: Training) -> Floats:
     """Everyone's costs, in the order of one training: (n, costs)."""
-    rows = [[one.costs[name] for name in training.costs] for one in everyone]
-    return np.array(rows, dtype=float).reshape(len(everyone), -1)
+    return _columns([one.costs for one in everyone], training.costs)
+
+
+def estimates_of(everyone: Sequence[Training], training: Training) -> Floats:
+    """Everyone's estimates, in the order of one training: (n, estimates)."""
+    return _columns([one.estimates for one in everyone], training.estimates)
+
+
+def _columns(rows: Sequence[Mapping[str, float]], names: Iterable[str]) -> Floats:
+    names = list(names)
+    return np.array([[row[name] for name in names] for row in rows]).reshape(len(rows), len(names))
 
 
 def quarters(everyone: Sequence[Training], epoch: int, parts: int) -> Floats:
     """The means of the first, second ... of `parts` equal pieces of curves up to an epoch."""
+    if not epoch:
+        return np.empty((len(everyone), 0))
     curves = np.array([one.curve[:epoch] for one in everyone])  # (n, epoch)
     pieces = np.array_split(curves, min(parts, epoch), axis=1)
     return np.column_stack([piece.mean(axis=1) for piece in pieces])  # (n, parts)
@@ -167,37 +210,38 @@ def n_better(points: Floats) -> int:
     return int((rank < rank[0]).sum() + (own > own[0]).sum())
 
 
-def highest(x: Floats, y: Floats, new: Floats, margin: float) -> float:
-    """What least squares of y on x allows for a new x: foretold, plus so many standard errors.
+def highest(x: Floats, y: Floats, new: Floats, margin: float) -> Floats:
+    """What least squares of y on x allows for new x: foretold, plus so many standard errors.
 
-    x: (n, features), y: (n,), new: (features,). The standard error is that of a single new
-    value; rows whose y is far below the others' (broken networks) are left out. Infinite where
-    there are too few rows to tell.
+    x: (n, features), y: (n,), new: (m, features); returns (m,). The standard error is that of a
+    single new value; rows whose y is far below the others' (broken networks) are left out. Infinite
+    where there are too few rows to tell.
     """
     if not len(y):
-        return math.inf
+        return np.full(len(new), math.inf)
     middle = np.median(y)
     sound = y >= middle - SPREADS * 1.4826 * np.median(np.abs(y - middle))
     centre, spread = x[sound].mean(axis=0), x[sound].std(axis=0)
     spread = np.where(spread > 1e-9 * np.abs(centre), spread, 1.0)  # a constant stays one
     design = np.column_stack([np.ones(sound.sum()), (x[sound] - centre) / spread])
-    row = np.concatenate([[1.0], (new - centre) / spread])
+    rows = np.column_stack([np.ones(len(new)), (new - centre) / spread])
     inverse = np.linalg.pinv(design.T @ design)
     weights = inverse @ design.T @ y[sound]
     freedom = len(design) - np.linalg.matrix_rank(design)
     if freedom < 1:
-        return math.inf
+        return np.full(len(new), math.inf)
     residual = y[sound] - design @ weights
-    variance = (residual @ residual) / freedom * (1 + row @ inverse @ row)
-    return float(row @ weights + margin * math.sqrt(variance))
+    leverage = ((rows @ inverse) * rows).sum(axis=1)
+    variance = (residual @ residual) / freedom * (1 + leverage)
+    return np.asarray(rows @ weights + margin * np.sqrt(variance))
 
 
 def rank_stop(epochs: int) -> RankStop:
-    """RankStop judging after every epoch from a sixth to two thirds of a training.
+    """RankStop judging before a training, and after every epoch from a sixth to two thirds of it.
 
     Earlier, curves tell too little; later, there is too little to save.
     """
-    return RankStop(epochs, tuple(range(math.ceil(epochs / 6), 2 * epochs // 3 + 1)))
+    return RankStop(epochs, (0, *range(math.ceil(epochs / 6), 2 * epochs // 3 + 1)))
 
 
 # By the name on the command line: from a training's epochs to its rule.
@@ -208,10 +252,35 @@ EARLY_STOP: dict[str, Callable[[int], EarlyStop]] = {
 
 
 def read_training(attributes: Mapping[str, Any], signs: Mapping[str, int]) -> Training:
-    """The Training of a stored trial's attributes (`curve`, `values`), as far as they are there.
+    """The Training of a stored trial's attributes, as far as they are there.
+
+    These are `curve`, `values` and `estimates`; of a network that was looked up, which has no
+    curve, the accuracy is its one epoch. `signs`: see `training_of`.
+    """
+    values = attributes.get("values") or {}
+    curve = [top1 for _, top1 in attributes.get("curve") or ()] or (
+        [values["top1"]] if "top1" in values else []
+    )
+    return training_of(curve, values, attributes.get("estimates") or {}, signs)
+
+
+def training_of(
+    curve: Iterable[float],
+    values: Mapping[str, float],
+    estimates: Mapping[str, float],
+    signs: Mapping[str, int],
+) -> Training:
+    """A Training of what was found.
 
     `signs` has the objectives known without training: 1 where smaller is better, -1 where larger.
+    An estimate that is one of them tells nothing further; another size counts by its logarithm.
     """
-    curve = tuple(top1 for _, top1 in attributes.get("curve") or ())
-    values = attributes.get("values") or {}
-    return Training(curve, {k: s * values[k] for k, s in signs.items() if k in values})
+    return Training(
+        tuple(curve),
+        {name: sign * values[name] for name, sign in signs.items() if name in values},
+        {
+            name: math.log1p(value) if name in SIZES else value
+            for name, value in estimates.items()
+            if name not in signs
+        },
+    )

@@ -1,10 +1,10 @@
 """Judge: an early stopping rule with all that it needs to know, sent along with a training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from nasattn.evaluate import Evaluation
-from nasattn.search.early_stop import EarlyStop, Training
+from nasattn.search.early_stop import EarlyStop, Training, training_of
 from nasattn.search.trials import CURVE_DIGITS
 from nasattn.train.loop import Epoch
 
@@ -21,14 +21,16 @@ class Judge:
     costs: Mapping[str, int]  # objectives known before training, with their signs
     peers: Sequence[Training]
     baseline: bool  # is never stopped
+    estimators: Collection[str] = ()  # whose estimates count
 
-    def stops(self, curve: Sequence[Epoch], values: Mapping[str, float]) -> bool:
-        return self.rule.stops(self._training(curve, values), self.peers, baseline=self.baseline)
+    def stops(self, curve: Sequence[Epoch], known: Mapping[str, float]) -> bool:
+        return self.rule.stops(self._training(curve, known), self.peers, baseline=self.baseline)
 
     def foretell(self, evaluation: Evaluation) -> float:
         """The top-1 that a stopped training would have ended with."""
-        return self.rule.foretell(self._training(evaluation.curve, evaluation.values), self.peers)
+        return self.rule.foretell(self._training(evaluation.curve, evaluation.known), self.peers)
 
-    def _training(self, curve: Sequence[Epoch], values: Mapping[str, float]) -> Training:
-        costs = {name: sign * values[name] for name, sign in self.costs.items()}
-        return Training(tuple(round(epoch.top1, CURVE_DIGITS) for epoch in curve), costs)
+    def _training(self, curve: Sequence[Epoch], known: Mapping[str, float]) -> Training:
+        reached = (round(epoch.top1, CURVE_DIGITS) for epoch in curve)
+        estimates = {name: known[name] for name in self.estimators if name in known}
+        return training_of(reached, known, estimates, self.costs)

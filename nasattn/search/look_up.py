@@ -82,9 +82,20 @@ class TableEvaluator:
         if arch.arch_id not in self.table.networks:
             return Evaluation("failed", reason=f"not in {self.table.name}")
         try:
-            return self._judge({row.name: self._find(row, arch) for row in self.needed()})
+            found = self._judge({row.name: self._find(row, arch) for row in self.needed()})
         except (RuntimeError, ValueError) as e:  # of counting, as in `evaluate`
             return Evaluation("failed", reason=one_line(e))
+        estimates = self.table.estimates.get(arch.arch_id, {})
+        if found.state != "complete" or not estimates:
+            return found
+        found = replace(found, estimates=estimates)
+        known = {k: v for k, v in found.values.items() if get_objective(k).cost < Cost.TRAINED}
+        if not stops((), {**estimates, **known}):
+            return found
+        reason = "stopped before its training, by its estimates"
+        limits = {str(c) for c in self.constraints if c.objective.cost < Cost.TRAINED}
+        kept = {name: v for name, v in found.violations.items() if name in limits}
+        return replace(found, state="stopped", values=known, violations=kept, reason=reason)
 
     def _find(self, row: Objective, arch: Architecture) -> float:
         if row.name in self.table.columns:

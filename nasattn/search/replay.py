@@ -27,7 +27,16 @@ from nasattn.space import SearchSpace
 from nasattn.spec import parse
 from nasattn.train.loop import Epoch
 
-FINDINGS = ("arch_id", "baseline", "values", "reason", "curve", "stopped_after", FORETOLD)
+FINDINGS = (
+    "arch_id",
+    "baseline",
+    "values",
+    "reason",
+    "curve",
+    "estimates",
+    "stopped_after",
+    FORETOLD,
+)
 
 
 @dataclass(frozen=True)
@@ -175,17 +184,18 @@ def _recorded(trial: FrozenTrial) -> Evaluation:
         named_constraints(trial),
         attributes["reason"],
         curve=tuple(Epoch(number, loss, top1, 0.0) for number, (loss, top1) in rows),
+        estimates=attributes.get("estimates", {}),
     )
 
 
 def _judged_otherwise(stored: FrozenTrial, job: Job) -> str:
     """Where early stopping would have ended another epoch, in words."""
     evaluation = _recorded(stored)
-    if job.judge is None or not evaluation.curve:
+    if job.judge is None or not (evaluation.curve or evaluation.estimates):
         return ""
     last = len(evaluation.curve)
-    known = {k: v for k, v in evaluation.values.items() if k in job.judge.costs}
-    ends = [n for n in range(1, last + 1) if job.judge.stops(evaluation.curve[:n], known)]
+    known = evaluation.known
+    ends = [n for n in range(last + 1) if job.judge.stops(evaluation.curve[:n], known)]
     stopped = [last] if evaluation.state == "stopped" else []
     if ends == stopped:
         return ""

@@ -15,6 +15,7 @@ from nasattn.evaluate import Evaluation, OnEpoch
 from nasattn.search.driver import Driver, Ending, Evaluator, Watcher
 from nasattn.search.engines.engine import INLINE, Engine, InlineEngine, Job
 from nasattn.search.forecast import Forecast
+from nasattn.search.plan import Deadline
 from nasattn.search.spec import StudySpec
 from nasattn.space import SearchSpace
 
@@ -42,10 +43,13 @@ def run_search(
     artifacts: Path,
     watcher: Watcher,
     forecast: Forecast | None = None,
+    deadline: Deadline | None = None,
     engine: Engine = INLINE,
     command: str = "",
 ) -> Ending:
     """Search until `spec.n_trials` networks were trained or failed; the baselines come first.
+
+    With a `deadline` until it leaves no room for another one, however many they are.
 
     Earlier trials of the study count, and no network is evaluated twice. `facts` (recipe_id, seed,
     device) become attributes of every trial; a `forecast` screens candidates and tells the sampler
@@ -62,6 +66,7 @@ def run_search(
         artifacts,
         watcher,
         forecast,
+        deadline,
         pending=pending,
         alone=engine.name == InlineEngine.name,
     )

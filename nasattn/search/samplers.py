@@ -22,7 +22,7 @@ def cost_aware(seed: int, candidates: Candidates, objectives: Sequence[Objective
     sampler = CostAwareSampler(
         exact,
         seed,
-        features=candidates.foretold if candidates.forecast else None,
+        features=candidates.foretold if candidates.n_foretold else None,
         space=candidates.distributions(),
         meaningful=candidates.settle,
         prepare=candidates.prepare,

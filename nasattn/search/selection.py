@@ -16,7 +16,7 @@ from nasattn.evaluate import Evaluation, OnEpoch, Setting, evaluate
 from nasattn.objectives import Constraint, Objective, parse_constraint
 from nasattn.search.engines.engine import INLINE, Engine, Job, Work
 from nasattn.search.fronts import Floats, contributions, minimised, ranks
-from nasattn.search.trials import finished_networks, network_of
+from nasattn.search.trials import ATTEMPTS, finished_networks, is_new, network_of
 from nasattn.train.loop import Epoch
 
 RUNS = "selection"  # attribute of a study: arch_id -> seed -> what that training came to
@@ -57,6 +57,15 @@ def missing(
 
     pairs = [(seed, trial) for seed in seeds for trial in trials]
     return [(seed, trial) for seed, trial in pairs if not is_done(trial, seed)]
+
+
+def seconds_used(study: optuna.Study) -> float:
+    """What a study's trials and the runs of its selection took, one after the other."""
+    trials = study.get_trials(deepcopy=False)
+    own = (trial.user_attrs for trial in trials if is_new(trial))
+    lost = (attempt for trial in trials for attempt in trial.user_attrs.get(ATTEMPTS, ()))
+    runs = (run for one in study.user_attrs.get(RUNS, {}).values() for run in one.values())
+    return sum(float(one.get("seconds") or 0.0) for one in (*own, *lost, *runs))
 
 
 def run_selection(

@@ -1,9 +1,9 @@
 """StudySpec: everything that a search is told, as one frozen value or one YAML file."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from nasattn.attention.plugins import plugin_digests
 from nasattn.errors import StudyError, UnknownNameError
@@ -14,7 +14,7 @@ from nasattn.objectives import Constraint, Objective, get_objective, parse_const
 from nasattn.search.early_stop import EARLY_STOP
 from nasattn.search.samplers import SAMPLERS
 from nasattn.space import SearchSpace
-from nasattn.spec import Spec, one_of, parse, read_yaml
+from nasattn.spec import Spec, one_of, parse, read_seconds, read_yaml
 from nasattn.train.recipe import Recipe, from_named
 
 
@@ -24,12 +24,20 @@ def _printable(name: str) -> str:
     return name
 
 
+def _known_estimator(name: str | None) -> str | None:
+    from nasattn.estimate.table import parts_of  # brings torch
+
+    if name is not None:
+        parts_of(name)
+    return name
+
+
 Threads = Annotated[int, Field(gt=0, le=1024)]
 StudyName = Annotated[str, AfterValidator(_printable)]
 
 TABLE = "table:"  # before the file of a tabular benchmark
 # What means nothing with one.
-TRAINING = ("data", "recipe", "early_stop", "latency_model", "device", "threads")
+TRAINING = ("data", "recipe", "early_stop", "latency_model", "device", "threads", "budget")
 # How a search is run; of these `pending` alone decides what is proposed.
 RUNNING = (
     "engine",
@@ -56,8 +64,12 @@ class StudySpec(Spec):
         default="quick", validate_default=True
     )
     n_trials: Annotated[int, Field(gt=0, le=1_000_000)] = 16
+    # for all of it, in place of n_trials: seconds, written 30m or 1h30m
+    budget: Annotated[float | None, BeforeValidator(read_seconds)] = None
     sampler: Annotated[str, one_of("sampler", SAMPLERS)] = "cost_aware"
     early_stop: Annotated[str, one_of("early stopping rule", EARLY_STOP)] = "none"
+    # asked before each training, and judged with it by early_stop, which then is rank by default
+    estimator: Annotated[str | None, AfterValidator(_known_estimator)] = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     n_seeds: Annotated[int, Field(ge=0, le=100)] = 3  # over which the best are trained again
     finalists: Annotated[int, Field(ge=1, le=1000)] | None = None  # how many; see n_finalists
@@ -75,6 +87,23 @@ class StudySpec(Spec):
     cpus_per_trial: Annotated[float, Field(gt=0)] | None = None  # of Ray; default: threads
     gpus_per_trial: Annotated[float, Field(ge=0)] = 0
     address: str | None = None  # of a Ray cluster that runs
+
+    @model_validator(mode="before")
+    @classmethod
+    def _estimates_are_judged(cls, data: Any) -> Any:
+        asked = isinstance(data, dict) and data.get("estimator") is not None
+        return {"early_stop": "rank"} | data if asked else data
+
+    @model_validator(mode="after")
+    def _has_one_budget(self) -> Self:
+        if self.budget is not None:
+            if self.table:
+                raise StudyError("budget: means nothing with a table, of which nothing is trained")
+            if "n_trials" in self.model_fields_set:
+                raise StudyError("budget: may be given, or n_trials (--trials), but not both")
+            if self.control:
+                raise StudyError("budget: a control needs --trials, so that both have as many")
+        return self
 
     @field_validator("objectives")
     @classmethod
@@ -108,6 +137,16 @@ class StudySpec(Spec):
         return None if self.evaluator == "train" else Path(self.evaluator.removeprefix(TABLE))
 
     @property
+    def estimators(self) -> tuple[str, ...]:
+        """The parts of the estimator."""
+        return tuple(self.estimator.split("+")) if self.estimator else ()
+
+    @property
+    def n_epochs(self) -> int:
+        """Of a training; what is looked up has come to its end at once."""
+        return 1 if self.table else self.recipe.epochs
+
+    @property
     def folder_name(self) -> str:
         """The study's name as that of one folder."""
         return slug(self.study_name)
@@ -133,8 +172,10 @@ class StudySpec(Spec):
         """
         kind = "table" if self.table else "data"
         idle = {"name", "description", "n_trials", "n_seeds", "finalists", "control", "threads"}
-        idle |= {"evaluator", "latency_model", *RUNNING}
+        idle |= {"budget", "evaluator", "latency_model", *RUNNING}
         idle |= set(TRAINING) if self.table else set()
+        # A study of before there were any goes on.
+        idle = idle - {"early_stop"} if self.estimator else idle | {"estimator"}
         own = self.model_dump(mode="json", exclude=idle)
         where = space.model_dump(mode="json", exclude={"description"})
         facts = {"space": where, kind: source, f"{kind}_hash": source_hash}
@@ -164,6 +205,9 @@ def load_study_spec(name: str | None, changes: dict[str, Any]) -> StudySpec:
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`base` with changes laid over it; a recipe's fields one by one, unless it is another one."""
+    of_size = {"n_trials", "budget"}
+    if of_size & changes.keys():  # another budget takes the place of the file's
+        base = {k: v for k, v in base.items() if k not in of_size}
     merged = base | changes
     old, new = base.get("recipe"), changes.get("recipe")
     if old is not None and isinstance(new, dict) and "name" not in new:

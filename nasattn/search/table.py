@@ -3,8 +3,8 @@
 A table is a .csv or .parquet file with a row a network. What says which network it is: a column
 `arch_id`, or else one for each parameter of the space, by its name, empty where the parameter
 means nothing in the network. The figures: columns named as our objectives, `top1` (a fraction),
-`macs`, `params`, `latency_ms`; or several runs of one, `top1_0`, `top1_1`, ... Other columns are
-not looked at.
+`macs`, `params`, `latency_ms`; or several runs of one, `top1_0`, `top1_1`, ... What estimators say:
+columns of their names, `naswot`, `loss_at:20steps`. Other columns are not looked at.
 """
 
 import csv
@@ -12,8 +12,8 @@ import hashlib
 import io
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Table:
     content_hash: str
     columns: Mapping[str, tuple[str, ...]]  # objective -> its columns, one a run
     networks: Mapping[str, Figures]
+    estimates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by arch_id
 
     def find(self, name: str, arch_id: str, seed: int) -> float:
         """One figure of a network: run `seed` modulo their number; KeyError without one."""
@@ -48,11 +49,17 @@ class Table:
         return row.name in self.columns or row.cost == Cost.STATIC
 
 
-def read_table(path: Path, space: SearchSpace, resolution: int | None = None) -> Table:
+def read_table(
+    path: Path,
+    space: SearchSpace,
+    resolution: int | None = None,
+    estimators: Sequence[str] = (),
+) -> Table:
     """A table of networks of a space, which are adapted to pictures of `resolution` if it is given.
 
-    With `arch_id` that is done at once; the networks of parameters are each decoded, which takes
-    half a millisecond or more. Raises StudyError naming the file, the row and the column.
+    What `estimators` say of them is in columns of their names, empty where they failed. With
+    `arch_id` that is done at once; the networks of parameters are each decoded, which takes half a
+    millisecond or more. Raises StudyError naming the file, the row and the column.
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
@@ -66,7 +73,14 @@ def read_table(path: Path, space: SearchSpace, resolution: int | None = None) ->
     names, rows = reader(path, data)
     columns = _columns(path, names)
     identify = _identifier(path, names, space, resolution)
+    for name in estimators:
+        if name not in names:
+            raise StudyError(
+                f"{path}: no column {name!r}, which the estimator needs: nothing is trained, so "
+                f"what it says has to be in the table; {hint(name, names)}"
+            )
     networks: dict[str, Figures] = {}
+    estimates: dict[str, dict[str, float]] = {}
     places: dict[str, str] = {}
     for place, cells in rows:
         arch_id = identify(place, cells)
@@ -79,9 +93,15 @@ def read_table(path: Path, space: SearchSpace, resolution: int | None = None) ->
             )
             for name, runs in columns.items()
         }
+        estimates[arch_id] = {
+            name: _estimate(f"{place}, {name}", cells[name])
+            for name in estimators
+            if not _is_empty(cells[name])
+        }
     if not networks:
         raise StudyError(f"{path}: has no row")
-    return Table(path.name, hashlib.sha256(data).hexdigest()[:12], columns, networks)
+    digest = hashlib.sha256(data).hexdigest()[:12]
+    return Table(path.name, digest, columns, networks, estimates)
 
 
 Rows = Iterable[tuple[str, Cells]]  # (place, cells), the place for people
@@ -207,6 +227,13 @@ def _figure(place: str, column: str, cell: object, row: Objective) -> float:
         raise StudyError(
             f"{place}, {column}: must be a share from 0 to 1 (93.1 % is 0.931), is {shown(cell)}"
         )
+    return number
+
+
+def _estimate(place: str, cell: object) -> float:
+    number = _number(cell)
+    if number is None or not math.isfinite(number):
+        raise StudyError(f"{place}: must be a number, is {shown(cell)}")
     return number
 
 

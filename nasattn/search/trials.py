@@ -23,7 +23,7 @@ EPOCH = "epoch"  # the last one of this attempt that came to its end
 ATTEMPTS = "attempts"  # those that were lost: reason, place, seconds
 ENDED = "ended"  # its evaluation is there, to be told when its turn comes
 # Those that say how a trial was run, and nothing of what it found.
-RUNNING = (PLACE, SINCE, EPOCH, ATTEMPTS, ENDED, "seconds")
+RUNNING = (PLACE, SINCE, EPOCH, ATTEMPTS, ENDED, "seconds", "estimate_seconds")
 
 CURVE_DIGITS = 5  # to which a stored learning curve is rounded
 
@@ -105,6 +105,14 @@ def _attributes(evaluation: Evaluation) -> dict[str, Any]:
         "seconds": round(evaluation.seconds, 3),
         "curve": [[round(x, CURVE_DIGITS) for x in (e.loss, e.top1)] for e in evaluation.curve],
         "latency": {name: asdict(latency) for name, latency in evaluation.latencies.items()},
+        **_estimates(evaluation),
         **({"stopped_after": len(evaluation.curve)} if evaluation.state == "stopped" else {}),
         **({"static": asdict(static)} if static and odd else {}),
     }
+
+
+def _estimates(evaluation: Evaluation) -> dict[str, Any]:
+    """Estimates and the processor time each took, where any was asked for."""
+    asked = evaluation.estimates or evaluation.estimate_seconds
+    names = ("estimates", "estimate_seconds") if asked else ()
+    return {name: dict(getattr(evaluation, name)) for name in names}

@@ -30,6 +30,9 @@ def search(
     trials: Annotated[
         int | None, number("Networks to train, baselines and earlier ones included.")
     ] = None,
+    budget: Annotated[
+        str | None, name_of("Time for all of it instead, as 30m, 2h or 1h30m.", "TIME")
+    ] = None,
     recipe: Annotated[str | None, name_of("Training recipe. [quick]")] = None,
     epochs: Annotated[int | None, number("Epochs a network.")] = None,
     train_size: Annotated[
@@ -44,6 +47,10 @@ def search(
     ] = None,
     early_stop: Annotated[
         str | None, name_of("none, or rank: stop what can no longer reach the front. [none]")
+    ] = None,
+    estimator: Annotated[
+        str | None,
+        name_of("Asked before each training, for --early-stop: naswot+macs, ... [none]", "A+B"),
     ] = None,
     seed: Annotated[int | None, number("Seed of proposals, weights and batches. [0]")] = None,
     seeds: Annotated[
@@ -102,8 +109,10 @@ def search(
         "data": data,
         "resolution": resolution,
         "n_trials": trials,
+        "budget": budget,
         "sampler": sampler,
         "early_stop": early_stop,
+        "estimator": estimator,
         "seed": seed,
         "n_seeds": seeds,
         "finalists": finalists,
