@@ -50,7 +50,7 @@ def run(layers: nn.Module, x: Tensor) -> list[Tensor]:
     return [y, x.grad, *(p.grad for p in layers.parameters()), *layers.buffers()]
 
 
-def compare(layers: nn.Module, x: Tensor) -> set[str]:
+def compare(layers: nn.Module, x: Tensor, tolerance: float = 3e-6) -> set[str]:
     """Hold own kernels against torch in float64; names of the operators that were used."""
     with own_kernels(fast := deepcopy(layers)):
         found = run(fast, x)
@@ -58,7 +58,9 @@ def compare(layers: nn.Module, x: Tensor) -> set[str]:
     exact = run(deepcopy(layers).double(), x.double())
     for one, other in zip(found, exact, strict=True):
         scale = other.abs().max().clamp(min=1).item()
-        torch.testing.assert_close(one.double() / scale, other.double() / scale, rtol=0, atol=3e-6)
+        torch.testing.assert_close(
+            one.double() / scale, other.double() / scale, rtol=0, atol=tolerance
+        )
     return used
 
 
@@ -110,7 +112,8 @@ def test_depthwise_is_that_of_torch(kernel: int, stride: int, size: tuple[int, i
 @pytest.mark.parametrize("widths", [(16, 16), (16, 48), (128, 32)])
 def test_dense_is_that_of_torch(widths: tuple[int, int], size: tuple[int, int]) -> None:
     layers = conv_bn(*widths, 3)[:1].to(memory_format=torch.channels_last)
-    assert "DenseBackward" in compare(layers, picture(3, widths[0], *size))
+    # The constants of the transform reach from 1 / 24 to 8: it rounds more.
+    assert "DenseBackward" in compare(layers, picture(3, widths[0], *size), 2e-5)
 
 
 @needs_compiler

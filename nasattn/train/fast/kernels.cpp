@@ -266,19 +266,20 @@ void depthwise_backward(const Shape &s, const float *dy, const float *x, const f
         for (int t = 0; t < K * K; t++) dweight[c * K * K + t] = float(dtaps[t * s.chs + c]);
 }
 
-// Dense 3x3 convolutions of stride 1 and padding 1 by Winograd's F(2x2, 3x3): a tile of 2x2 pixels
-// takes 16 products a pair of channels instead of 36. Source: Lavin and Gray, CVPR 2016.
+// Dense 3x3 convolutions of stride 1 and padding 1 by Winograd's F(4x4, 3x3): a tile of 4x4 pixels
+// takes 36 products a pair of channels instead of 144. Source: Lavin and Gray, CVPR 2016.
 //
-// A block of tiles is transformed into 16 matrices (tiles, chs), each is multiplied by the filters'
+// A block of tiles is transformed into 36 matrices (tiles, chs), each is multiplied by the filters'
 // (in, out) at its point, and the products are transformed back.
 
-const int POINTS = 16, ROWS = 8;  // ROWS: of a matrix that are multiplied at once
-const long BLOCK = 64;            // tiles, a multiple of ROWS
+const int SIDE = 6, OUT = 4, POINTS = SIDE * SIDE;
+const int ROWS = 8;     // of a matrix that are multiplied at once
+const long BLOCK = 32;  // tiles, a multiple of ROWS
 
 struct Dense {
     long n, h, w, in, out;
-    long down() const { return (h + 1) / 2; }  // tiles
-    long across() const { return (w + 1) / 2; }
+    long down() const { return (h + OUT - 1) / OUT; }  // tiles
+    long across() const { return (w + OUT - 1) / OUT; }
     long tiles() const { return n * down() * across(); }
 };
 
@@ -298,67 +299,119 @@ struct Tile {
 // Between matrices a line more than they need: else all points of a tile share few lines of L1.
 long points_apart(long chs) { return BLOCK * chs + 16; }
 
-template <class T> void to_points(T a[4][4]) {  // B^T a B
-    for (int j = 0; j < 4; j++) {
-        T b0 = a[0][j] - a[2][j], b1 = a[1][j] + a[2][j];
-        T b2 = a[2][j] - a[1][j], b3 = a[1][j] - a[3][j];
-        a[0][j] = b0, a[1][j] = b1, a[2][j] = b2, a[3][j] = b3;
-    }
-    for (int i = 0; i < 4; i++) {
-        T b0 = a[i][0] - a[i][2], b1 = a[i][1] + a[i][2];
-        T b2 = a[i][2] - a[i][1], b3 = a[i][1] - a[i][3];
-        a[i][0] = b0, a[i][1] = b1, a[i][2] = b2, a[i][3] = b3;
-    }
+// The transforms of a line: of a map B^T d, of a gradient A g, of products A^T m, of a filter G g,
+// and of a filter's gradient G^T u; `step` values lie between neighbours.
+
+template <class T> void map_line(const T *d, int step, T *to, int to_step) {
+    T d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step];
+    T d5 = d[5 * step];
+    T even = d4 - 4.0f * d2, odd = d3 - 4.0f * d1, far = d4 - d2, near = 2.0f * (d3 - d1);
+    to[0] = 4.0f * d0 - 5.0f * d2 + d4;
+    to[to_step] = even + odd;
+    to[2 * to_step] = even - odd;
+    to[3 * to_step] = far + near;
+    to[4 * to_step] = far - near;
+    to[5 * to_step] = 4.0f * d1 - 5.0f * d3 + d5;
 }
 
-// Maps (n, h, w, chs) -> points (16, BLOCK, chs) of the tiles from `first` on.
+template <class T> void gradient_line(const T *g, int step, T *to, int to_step) {
+    T g0 = g[0], g1 = g[step], g2 = g[2 * step], g3 = g[3 * step];
+    T even = g0 + g2, odd = g1 + g3, far = g0 + 4.0f * g2, near = 2.0f * g1 + 8.0f * g3;
+    to[0] = g0;
+    to[to_step] = even + odd;
+    to[2 * to_step] = even - odd;
+    to[3 * to_step] = far + near;
+    to[4 * to_step] = far - near;
+    to[5 * to_step] = g3;
+}
+
+template <class T> void product_line(const T *m, int step, T *to, int to_step) {
+    T m1 = m[step], m2 = m[2 * step], m3 = m[3 * step], m4 = m[4 * step];
+    T even = m1 + m2, odd = m1 - m2, far = m3 + m4, near = m3 - m4;
+    to[0] = m[0] + even + far;
+    to[to_step] = odd + 2.0f * near;
+    to[2 * to_step] = even + 4.0f * far;
+    to[3 * to_step] = odd + 8.0f * near + m[5 * step];
+}
+
+void filter_line(const float *g, int step, float *to, int to_step) {
+    float a = g[0], b = g[step], c = g[2 * step];
+    to[0] = a / 4;
+    to[to_step] = -(a + b + c) / 6;
+    to[2 * to_step] = -(a - b + c) / 6;
+    to[3 * to_step] = (a + 2 * b + 4 * c) / 24;
+    to[4 * to_step] = (a - 2 * b + 4 * c) / 24;
+    to[5 * to_step] = c;
+}
+
+void filter_gradient_line(const float *u, int step, float *to, int to_step) {
+    float u1 = u[step], u2 = u[2 * step], u3 = u[3 * step], u4 = u[4 * step];
+    to[0] = u[0] / 4 - (u1 + u2) / 6 + (u3 + u4) / 24;
+    to[to_step] = (u2 - u1) / 6 + (u3 - u4) / 12;
+    to[2 * to_step] = -(u1 + u2) / 6 + (u3 + u4) / 6 + u[5 * step];
+}
+
+// A line transform both ways: from (N, N) to (M, M).
+template <int N, int M, class T, class F> void both_ways(const T *from, T *to, F line) {
+    T half[M * N];
+    for (int j = 0; j < N; j++) line(from + j, N, half + j, N);        // down the columns
+    for (int i = 0; i < M; i++) line(half + i * N, 1, to + i * M, 1);  // along the rows
+}
+
+// Maps (n, h, w, chs) -> points (POINTS, BLOCK, chs) of the tiles from `first` on.
 void map_points(const float *x, const Dense &s, long chs, long first, long count, float *points) {
     const long apart = points_apart(chs);
     Tile tile(s, first);
     for (long p = 0; p < count; p++, tile.next(s)) {
-        long top = 2 * tile.row - 1, left = 2 * tile.column - 1;
+        long top = OUT * tile.row - 1, left = OUT * tile.column - 1;
         const float *from = x + ((tile.n * s.h + top) * s.w + left) * chs;
-        bool inner = top >= 0 && left >= 0 && top + 4 <= s.h && left + 4 <= s.w;
+        bool inner = top >= 0 && left >= 0 && top + SIDE <= s.h && left + SIDE <= s.w;
         for (long c = 0; c < chs; c += 16) {
-            v16 a[4][4];
-            if (inner) {
-                for (int i = 0; i < 4; i++)
-                    for (int j = 0; j < 4; j++)
-                        a[i][j] = load<v16>(from + (i * s.w + j) * chs + c);
-            } else {
-                for (int i = 0; i < 4; i++)
-                    for (int j = 0; j < 4; j++) {
-                        bool inside = top + i >= 0 && top + i < s.h && left + j >= 0 &&
-                                      left + j < s.w;
-                        a[i][j] = inside ? load<v16>(from + (i * s.w + j) * chs + c) : v16{};
-                    }
+            v16 a[POINTS], b[POINTS];
+            for (int i = 0; i < SIDE; i++) {
+                bool row = top + i >= 0 && top + i < s.h;
+                for (int j = 0; j < SIDE; j++) {
+                    bool inside = inner || (row && left + j >= 0 && left + j < s.w);
+                    a[i * SIDE + j] = inside ? load<v16>(from + (i * s.w + j) * chs + c) : v16{};
+                }
             }
-            to_points(a);
-            for (int t = 0; t < POINTS; t++)
-                store(points + t * apart + p * chs + c, a[t / 4][t % 4]);
+            both_ways<SIDE, SIDE>(a, b, map_line<v16>);
+            for (int t = 0; t < POINTS; t++) store(points + t * apart + p * chs + c, b[t]);
         }
     }
 }
 
-// Filters (out, in, 3, 3) -> (16, in, out), or turned round and (16, out, in) for the gradient.
+// Gradients (n, h, w, chs) -> points (POINTS, BLOCK, chs); tiles that are none count nothing.
+void gradient_points(const float *dy, const Dense &s, long chs, long first, long count,
+                     float *points) {
+    const long apart = points_apart(chs);
+    Tile tile(s, first);
+    for (long p = 0; p < BLOCK; p++, tile.next(s)) {
+        long top = OUT * tile.row, left = OUT * tile.column;
+        const float *from = dy + ((tile.n * s.h + top) * s.w + left) * chs;
+        for (long c = 0; c < chs; c += 16) {
+            v16 a[OUT * OUT], b[POINTS];
+            for (int i = 0; i < OUT; i++)
+                for (int j = 0; j < OUT; j++) {
+                    bool inside = p < count && top + i < s.h && left + j < s.w;
+                    a[i * OUT + j] = inside ? load<v16>(from + (i * s.w + j) * chs + c) : v16{};
+                }
+            both_ways<OUT, SIDE>(a, b, gradient_line<v16>);
+            for (int t = 0; t < POINTS; t++) store(points + t * apart + p * chs + c, b[t]);
+        }
+    }
+}
+
+// Filters (out, in, 3, 3) -> (POINTS, in, out), or turned round and (POINTS, out, in) for the
+// gradient of the input.
 void filter_points(const float *weight, long in, long out, bool turned, float *points) {
     for (long o = 0; o < out; o++)
         for (long i = 0; i < in; i++) {
-            const float *g = weight + (o * in + i) * 9;
-            float half[4][3], whole[4][4];
-            for (int k = 0; k < 3; k++) {
-                float a = turned ? g[8 - k] : g[k], b = turned ? g[5 - k] : g[3 + k];
-                float c = turned ? g[2 - k] : g[6 + k];
-                half[0][k] = a, half[1][k] = (a + b + c) / 2;
-                half[2][k] = (a - b + c) / 2, half[3][k] = c;
-            }
-            for (int r = 0; r < 4; r++) {
-                float a = half[r][0], b = half[r][1], c = half[r][2];
-                whole[r][0] = a, whole[r][1] = (a + b + c) / 2;
-                whole[r][2] = (a - b + c) / 2, whole[r][3] = c;
-            }
+            float g[9], u[POINTS];
+            for (int k = 0; k < 9; k++) g[k] = weight[(o * in + i) * 9 + (turned ? 8 - k : k)];
+            both_ways<3, SIDE>(g, u, filter_line);
             for (int t = 0; t < POINTS; t++)
-                points[t * in * out + (turned ? o * in + i : i * out + o)] = whole[t / 4][t % 4];
+                points[t * in * out + (turned ? o * in + i : i * out + o)] = u[t];
         }
 }
 
@@ -390,68 +443,30 @@ void multiply_all(const float *a, long a_row, long a_step, const float *b, long 
     if (m < columns) multiply<1>(a, a_row, a_step, b + m, columns, steps, c + m, columns, add);
 }
 
-// y (n, h, w, out) of x (n, h, w, in) and filters at points (16, in, out).
+// y (n, h, w, out) of x (n, h, w, in) and filters at points (POINTS, in, out).
 void winograd(const float *x, const Dense &s, const float *filters, float *y) {
-    std::vector<float> v(POINTS * points_apart(s.in)), m(POINTS * points_apart(s.out));
+    const long apart = points_apart(s.out);
+    std::vector<float> v(POINTS * points_apart(s.in)), m(POINTS * apart);
     for (long first = 0; first < s.tiles(); first += BLOCK) {
         long count = s.tiles() - first < BLOCK ? s.tiles() - first : BLOCK;
         map_points(x, s, s.in, first, count, v.data());
         for (int t = 0; t < POINTS; t++)
             for (long p = 0; p < count; p += ROWS)
                 multiply_all(v.data() + t * points_apart(s.in) + p * s.in, s.in, 1,
-                             filters + t * s.in * s.out, s.in,
-                             m.data() + t * points_apart(s.out) + p * s.out, s.out, false);
+                             filters + t * s.in * s.out, s.in, m.data() + t * apart + p * s.out,
+                             s.out, false);
         Tile tile(s, first);
         for (long p = 0; p < count; p++, tile.next(s)) {
-            float *to = y + ((tile.n * s.h + 2 * tile.row) * s.w + 2 * tile.column) * s.out;
-            bool below = 2 * tile.row + 1 < s.h, beside = 2 * tile.column + 1 < s.w;
+            long top = OUT * tile.row, left = OUT * tile.column;
+            float *to = y + ((tile.n * s.h + top) * s.w + left) * s.out;
             for (long c = 0; c < s.out; c += 16) {
-                v16 half[2][4];
-                for (int j = 0; j < 4; j++) {
-                    v16 a[4];
-                    for (int i = 0; i < 4; i++)
-                        a[i] = load<v16>(m.data() + (4 * i + j) * points_apart(s.out) +
-                                         p * s.out + c);
-                    half[0][j] = a[0] + a[1] + a[2];
-                    half[1][j] = a[1] - a[2] - a[3];
-                }
-                for (int i = 0; i < 1 + below; i++) {
-                    const v16 *a = half[i];
-                    float *line = to + i * s.w * s.out + c;
-                    store(line, a[0] + a[1] + a[2]);
-                    if (beside) store(line + s.out, a[1] - a[2] - a[3]);
-                }
-            }
-        }
-    }
-}
-
-// Gradients (n, h, w, chs) -> points (16, BLOCK, chs): A a A^T; tiles that are none count nothing.
-void gradient_points(const float *dy, const Dense &s, long chs, long first, long count,
-                     float *points) {
-    const long apart = points_apart(chs);
-    Tile tile(s, first);
-    for (long p = 0; p < BLOCK; p++, tile.next(s)) {
-        const float *from = dy + ((tile.n * s.h + 2 * tile.row) * s.w + 2 * tile.column) * chs;
-        bool below = 2 * tile.row + 1 < s.h, beside = 2 * tile.column + 1 < s.w;
-        for (long c = 0; c < chs; c += 16) {
-            v16 a[2][2] = {}, half[4][2];
-            if (p < count) {
-                a[0][0] = load<v16>(from + c);
-                if (beside) a[0][1] = load<v16>(from + chs + c);
-                if (below) a[1][0] = load<v16>(from + s.w * chs + c);
-                if (below && beside) a[1][1] = load<v16>(from + (s.w + 1) * chs + c);
-            }
-            for (int j = 0; j < 2; j++) {
-                half[0][j] = a[0][j], half[1][j] = a[0][j] + a[1][j];
-                half[2][j] = a[0][j] - a[1][j], half[3][j] = -a[1][j];
-            }
-            for (int i = 0; i < 4; i++) {
-                float *to = points + 4 * i * apart + p * chs + c;
-                store(to, half[i][0]);
-                store(to + apart, half[i][0] + half[i][1]);
-                store(to + 2 * apart, half[i][0] - half[i][1]);
-                store(to + 3 * apart, -half[i][1]);
+                v16 a[POINTS], b[OUT * OUT];
+                for (int t = 0; t < POINTS; t++)
+                    a[t] = load<v16>(m.data() + t * apart + p * s.out + c);
+                both_ways<SIDE, OUT>(a, b, product_line<v16>);
+                for (int i = 0; i < OUT && top + i < s.h; i++)
+                    for (int j = 0; j < OUT && left + j < s.w; j++)
+                        store(to + (i * s.w + j) * s.out + c, b[i * OUT + j]);
             }
         }
     }
@@ -459,7 +474,7 @@ void gradient_points(const float *dy, const Dense &s, long chs, long first, long
 
 void winograd_weight(const float *dy, const float *x, const Dense &s, float *dweight) {
     std::vector<float> v(POINTS * points_apart(s.in)), z(POINTS * points_apart(s.out));
-    std::vector<float> u(POINTS * s.in * s.out);  // (16, in, out)
+    std::vector<float> u(POINTS * s.in * s.out);  // (POINTS, in, out)
     for (long first = 0; first < s.tiles(); first += BLOCK) {
         long count = s.tiles() - first < BLOCK ? s.tiles() - first : BLOCK;
         map_points(x, s, s.in, first, count, v.data());
@@ -472,21 +487,9 @@ void winograd_weight(const float *dy, const float *x, const Dense &s, float *dwe
     }
     for (long o = 0; o < s.out; o++)
         for (long i = 0; i < s.in; i++) {
-            float half[3][4];
-            for (int j = 0; j < 4; j++) {
-                float a[4];
-                for (int r = 0; r < 4; r++) a[r] = u[((4 * r + j) * s.in + i) * s.out + o];
-                half[0][j] = a[0] + (a[1] + a[2]) / 2;
-                half[1][j] = (a[1] - a[2]) / 2;
-                half[2][j] = (a[1] + a[2]) / 2 + a[3];
-            }
-            for (int r = 0; r < 3; r++) {
-                const float *a = half[r];
-                float *to = dweight + (o * s.in + i) * 9 + 3 * r;
-                to[0] = a[0] + (a[1] + a[2]) / 2;
-                to[1] = (a[1] - a[2]) / 2;
-                to[2] = (a[1] + a[2]) / 2 + a[3];
-            }
+            float a[POINTS];
+            for (int t = 0; t < POINTS; t++) a[t] = u[(t * s.in + i) * s.out + o];
+            both_ways<SIDE, 3>(a, dweight + (o * s.in + i) * 9, filter_gradient_line);
         }
 }
 
