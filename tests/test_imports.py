@@ -55,7 +55,7 @@ FLOORS = [
 HEIGHT = {name: i for i, floor in enumerate(FLOORS) for name in floor}
 # Each heavy library is imported in these places only.
 ONLY = {
-    "torchvision": ["data.named", "detect", "pretrained"],
+    "torchvision": ["data.named", "detect", "pretrained", "train.plain"],
     "pycocotools": ["detect.score"],
     "timm": ["references"],
     "torch_pruning": ["compress.graph"],

@@ -76,3 +76,42 @@ def estimators(
         cache_dir=cache_dir(),
     )
     raise typer.Exit(status)
+
+
+@app.command()
+def training(
+    networks: Annotated[
+        str | None,
+        name_of("Names or .json files. [lam,mobilenet_v2,resnet20]", "A,B"),
+    ] = None,
+    data: Annotated[
+        str | None, name_of("digits, cifar10, cifar100, a folder of class folders, or an .npz.")
+    ] = None,
+    resolution: Annotated[int | None, number("Side of the pictures, in pixels. [32]")] = None,
+    recipe: Annotated[
+        str | None, name_of("Training recipe that only crops and flips. [lam]")
+    ] = None,
+    rounds: Annotated[int | None, number("Epochs by each loop, 3 or more. [7]")] = None,
+    train_size: Annotated[
+        int | None, number("Training pictures of an epoch, of every class alike. [1280]")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the table as JSON; all else to standard error.")
+    ] = False,
+) -> None:
+    """Measure how fast networks train here, beside torchvision's DataLoader and a plain loop."""
+    from nasattn.cli.bench_training import bench_training_command
+
+    changes = {
+        "networks": None if networks is None else networks.split(","),
+        "data": data,
+        "resolution": resolution,
+        "recipe": recipe,
+        "rounds": rounds,
+        "train_size": train_size,
+    }
+    bench_training_command(
+        {name: value for name, value in changes.items() if value is not None},
+        as_json=json,
+        cache_dir=cache_dir(),
+    )
