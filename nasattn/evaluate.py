@@ -13,16 +13,18 @@ import torch
 from torch import nn
 
 from nasattn.arch import Architecture
+from nasattn.bank import Bank
 from nasattn.baselines import get_baseline
 from nasattn.cost import Latency, LatencyMeter, PieceCounter, StaticCost, count_cost
 from nasattn.cost.bench import N_PICTURES, Bench
 from nasattn.data import ImageData
 from nasattn.data.augment import Normalise, to_float
-from nasattn.errors import EvaluationError, StudyError, TransientError
+from nasattn.errors import StudyError, TransientError
+from nasattn.files import slug
 from nasattn.initial import build_alike
 from nasattn.objectives import OBJECTIVES, Constraint, Cost, Objective, get_objective
 from nasattn.train.checkpoint import Checkpoint
-from nasattn.train.loop import Epoch, to_tensors, train_model
+from nasattn.train.loop import Epoch, subset, to_tensors, train_model
 from nasattn.train.recipe import Recipe
 from nasattn.turns import FREE, Turns
 
@@ -100,6 +102,7 @@ class Setting:
     # arch_id -> networks whose initial weights it takes over, see `build_alike`
     lineages: Mapping[str, tuple[Architecture, ...]] = field(default_factory=dict)
     turns: Turns = FREE
+    bank: Bank | None = None  # shared weights that networks begin with, as far as it has them
     illustrate: Illustrate | None = None  # of networks that were trained to the end
     estimates: Estimates | None = None  # made before a training, for `stops`
     checkpoints: Path | None = None  # folder where trainings keep their state after each epoch
@@ -107,11 +110,13 @@ class Setting:
     meters: dict[str, Meter] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        size, n_classes = self.recipe.train_size, len(self.data.classes)
-        if size is not None and size < n_classes:
-            raise StudyError(
-                f"train_size: must be at least {n_classes} (a picture a class), is {size}"
-            )
+        recipe, n_classes = self.recipe, len(self.data.classes)
+        for name in ("train_size", "watch_size"):
+            size = getattr(recipe, name)
+            if size is not None and size < n_classes:
+                raise StudyError(
+                    f"{name}: must be at least {n_classes} (a picture a class), is {size}"
+                )
 
     def __getstate__(self) -> dict[str, Any]:
         """To travel to a worker, which starts its own meters unless they say they travel."""
@@ -142,7 +147,32 @@ class Setting:
     def build(self, arch: Architecture) -> nn.Module:
         """The network with the study's initial weights (the same seed gives the same ones)."""
         kin = (*self.lineages.get(arch.arch_id, ()), arch)
-        return build_alike(kin, len(self.data.classes), self.seed)
+        model = build_alike(kin, len(self.data.classes), self.seed)
+        if self.bank:
+            self.bank.fill(arch, model)
+        return model
+
+    def checkpoint(self, what: Mapping[str, Any], recipe: Recipe) -> Checkpoint | None:
+        """Where a training by a recipe keeps its state; `what` is trained, as plain data.
+
+        None where nothing is to be kept, or cannot be.
+        """
+        if self.checkpoints is None:
+            return None
+        with suppress(OSError):
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        if not os.access(self.checkpoints, os.W_OK):  # of another machine
+            return None
+        recipe_id = recipe.recipe_id(self.data.content_hash, mirror=self.data.mirror)
+        run = {**what, "recipe_id": recipe_id, "seed": self.seed}
+        name = "-".join(slug(str(value)) for value in run.values())
+        return Checkpoint(self.checkpoints / f"{name}.pt", run)
+
+    @cached_property
+    def normalise(self) -> Normalise:
+        """As a training by the recipe has it."""
+        pictures = subset(self.data.train, self.recipe.train_size)
+        return Normalise.of(to_tensors(pictures, self.device)[0])
 
     @cached_property
     def counter(self) -> PieceCounter:
@@ -209,18 +239,9 @@ class Candidate:
     @cached_property
     def checkpoint(self) -> Checkpoint | None:
         """Where a training keeps its state, so that one whose process dies goes on."""
-        setting, arch_id = self.setting, self.arch.arch_id
-        if setting.checkpoints is None:
-            return None
-        with suppress(OSError):
-            setting.checkpoints.mkdir(parents=True, exist_ok=True)
-        if not os.access(setting.checkpoints, os.W_OK):  # of another machine
-            return None
-        data = setting.data
-        recipe_id = setting.recipe.recipe_id(data.content_hash, mirror=data.mirror)
-        run = {"arch_id": arch_id, "recipe_id": recipe_id, "seed": setting.seed}
-        name = f"{arch_id}-{recipe_id}-{setting.seed}.pt"
-        return Checkpoint(setting.checkpoints / name, run)
+        setting = self.setting
+        begin = {"init": setting.bank.identity} if setting.bank else {}
+        return setting.checkpoint({"arch_id": self.arch.arch_id} | begin, setting.recipe)
 
     @property
     def estimates(self) -> dict[str, float]:
@@ -268,11 +289,7 @@ class Candidate:
 
     def rows_before(self) -> list[tuple[Any, ...]]:
         """The epochs before the process died; none of a state that cannot be read any more."""
-        try:
-            return self.checkpoint.curve() if self.checkpoint else []
-        except EvaluationError:  # damaged, or of another version
-            self.forget()
-            return []
+        return self.checkpoint.begun() if self.checkpoint else []
 
     def forget(self) -> None:
         """Remove the state of a training that needs it no more."""

@@ -162,7 +162,7 @@ def build_classifier(in_chs: int, head: HeadSpec, num_classes: int) -> nn.Sequen
     in_chs *= GridPool().side ** 2 if head.pooling == "grid" else 1
     dropout = [nn.Dropout(head.dropout)] if head.dropout else []
     layers: list[nn.Module] = []
-    for _ in range(head.hidden_layers if head.hidden else 0):
+    for _ in range(head.n_hidden):
         layers += [nn.Linear(in_chs, head.hidden), ACTIVATIONS[head.hidden_act](), *dropout]
         in_chs = head.hidden
     if not head.hidden:

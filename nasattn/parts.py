@@ -269,3 +269,8 @@ class HeadSpec(Part):
         if field == "gem_p" and node.get("gem_learnable", False):
             return False
         return field not in ("gem_learnable", "gem_p") or node.get("pooling", "avg") == "gem"
+
+    @property
+    def n_hidden(self) -> int:
+        """Layers between the pooling and the classifier."""
+        return self.hidden_layers if self.hidden else 0

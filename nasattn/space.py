@@ -1,5 +1,6 @@
 """SearchSpace: a template network and the fields of it that may vary."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -77,6 +78,12 @@ class SpaceOutline(Spec):
                 if left:
                     found.append(Parameter(name, left, distribution))
         return tuple(sorted(found, key=lambda p: path_order(tree, p.paths[0])))
+
+    @cached_property
+    def space_id(self) -> str:
+        """12 hex digits over template and parameters: equal ids, equal choices."""
+        text = self.model_dump_json(include={"template", "parameters"})
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @cached_property
     def names(self) -> frozenset[str]:

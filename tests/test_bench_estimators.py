@@ -154,6 +154,28 @@ def test_run_tasks_finds_the_same_in_processes(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
+def test_bench_prepares_once_for_all_networks(
+    there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--estimator", "supernet,inherit:1steps")
+    assert nasattn(monkeypatch, *USUAL, *asked, "--json") == 0
+    captured = capsys.readouterr()
+    rows = {row["name"]: row for row in json.loads(captured.out)["rows"]}
+    ledger = Ledger(there / "b" / "estimates.jsonl")
+    for name in ("supernet", "inherit:1steps"):
+        assert f"{name}:" in captured.err
+        shared = ledger.rows[Task(name, OWN_SEED, load_space("ladder.yaml").space_id)]
+        assert len(shared.curve) == 2  # the whole recipe
+        own = [found.cpu_seconds for key, found in ledger.of(name, OWN_SEED) if found != shared]
+        assert len(own) == 6
+        assert rows[name]["shared_cpu_seconds"] == shared.cpu_seconds > 0
+        assert rows[name]["cpu_seconds"] == pytest.approx((sum(own) + shared.cpu_seconds) / 6)
+        assert rows[name]["n_failed"] == 0
+    assert "to prepare" in captured.err
+    assert "supernet: in its CPU-s is 1/6 of the " in captured.err
+    assert len([*(there / "b").glob("supernet-*.safetensors")]) == 1
+
+
 def test_truth_leaves_out_what_failed(tmp_path: Path) -> None:
     networks = draw_networks(SPACE, 2, 0, 8)
     ledger = Ledger(tmp_path / "rows")
@@ -257,7 +279,7 @@ def test_bench_without_networks_that_train_says_so(
 ) -> None:
     monkeypatch.setattr(
         "nasattn.estimate.bench.estimate",
-        lambda name, arch, setting, on_epoch: Estimate(None, 0.0, reason="out of memory"),
+        lambda *given: Estimate(None, 0.0, reason="out of memory"),
     )
     assert nasattn(monkeypatch, *USUAL, *ASKED) == 2
     captured = capsys.readouterr()

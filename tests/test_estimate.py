@@ -38,7 +38,7 @@ from nasattn.estimate.table import ESTIMATORS, combination, estimate, get_estima
 from nasattn.evaluate import Setting, evaluate
 from nasattn.objectives import get_objective
 from nasattn.testing import tiny_data
-from nasattn.train.loop import Epoch
+from nasattn.train.loop import Epoch, subset
 from nasattn.train.recipe import RECIPES
 
 DATA = tiny_data(n_per_class=8, resolution=8)
@@ -255,7 +255,11 @@ def test_proxies_score_baselines(name: str) -> None:
     check_scores(BASELINES[name].architecture.at_resolution(8))
 
 
-@pytest.mark.parametrize("name", [name for name in ESTIMATORS if name not in ("macs", "params")])
+# What needs to be prepared is in test_supernet.
+ALONE = [name for name, row in ESTIMATORS.items() if row.prepare is None]
+
+
+@pytest.mark.parametrize("name", [name for name in ALONE if name not in ("macs", "params")])
 def test_estimate_hangs_on_the_seed_alone(name: str) -> None:
     once, again = (estimate(name, SMALL, SETTING) for _ in range(2))
     assert once.value == again.value
@@ -292,6 +296,13 @@ def test_loss_at_steps_trains_on_so_many_batches() -> None:
     few = RECIPE.model_copy(update={"epochs": 1, "train_size": 12})
     (epoch,) = evaluate(SMALL, replace(SETTING, recipe=few)).curve
     assert estimate("loss_at:3steps", SMALL, SETTING).value == -epoch.loss
+
+
+def test_loss_at_judges_by_a_picture_a_class() -> None:
+    few = replace(SETTING.data, val_search=subset(SETTING.data.val_search, len(DATA.classes)))
+    (epoch,) = estimate("loss_at:1", SMALL, SETTING).curve
+    (spared,) = estimate("epochs:1", SMALL, replace(SETTING, data=few)).curve
+    assert (epoch.loss, epoch.top1) == (spared.loss, spared.top1)
 
 
 def test_length_beyond_an_epoch_is_refused() -> None:
@@ -365,6 +376,7 @@ def test_an_estimate_that_fails_says_nothing(monkeypatch: pytest.MonkeyPatch) ->
         ("full", "'full': must be shorter than the training itself, of 3 epochs"),
         ("macs+epochs:3", "'epochs:3': must be shorter than the training itself"),
         ("loss_at:5steps", "estimator for 5steps: an epoch has 4"),
+        ("supernet+macs", "'supernet': needs weights that a whole space shares"),
     ],
 )
 def test_an_estimate_is_shorter_than_what_it_foretells(name: str, message: str) -> None:

@@ -136,6 +136,8 @@ def test_a_bug_passes_through(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_too_few_training_pictures_are_refused() -> None:
     with pytest.raises(StudyError, match=r"train_size: must be at least 2 .* is 1"):
         setting(recipe=Recipe(epochs=1, train_size=1))
+    with pytest.raises(StudyError, match=r"watch_size: must be at least 2 .* is 1"):
+        setting(recipe=Recipe(epochs=1, watch_size=1))
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:

@@ -35,6 +35,7 @@ FLOORS = [
     ["model", "shufflenet_v1", "fit", "compress.hints"],
     ["compress.narrow", "compress.fold"],
     ["initial"],
+    ["bank"],
     ["cost", "data"],
     ["zoo"],
     ["train"],

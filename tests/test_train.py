@@ -503,6 +503,19 @@ def test_train_model_trains_on_the_subset_alone() -> None:
     assert not equal(train(whole, data), train(whole, other))
 
 
+def test_epochs_but_the_last_are_judged_by_the_watched() -> None:
+    data = make_data(24)
+    whole, few = (Recipe(epochs=2, batch_size=8, watch_size=size) for size in (None, 2))
+    split = data.val_search
+    some = ImageData(**(vars(data) | {"val_search": subset(split, 2)}))
+    curves = [
+        train_model(make_net(), pictures, recipe, seed=0)
+        for pictures, recipe in ((data, whole), (data, few), (some, whole))
+    ]
+    every, watched, spared = ([epoch.top1 for epoch in curve] for curve in curves)
+    assert watched == [spared[0], every[1]]
+
+
 # Training
 
 FULL = Augmentation(crop=0.1, flip=0.5, rotate=10, brightness=0.1, contrast=0.1, lighting=0.1)

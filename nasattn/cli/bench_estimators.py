@@ -27,19 +27,21 @@ from nasattn.estimate.bench import (
     Drawn,
     draw_networks,
     estimate_tasks,
+    preparing_tasks,
     run_tasks,
     truth_of,
     truth_table,
     truth_tasks,
     whole_seeds,
 )
-from nasattn.estimate.estimator import Estimate
+from nasattn.estimate.estimator import Estimate, Ground
 from nasattn.estimate.ledger import Ledger, Task
 from nasattn.estimate.ranking import Ranking, rank_estimators
 from nasattn.estimate.table import FULL, get_estimator
 from nasattn.evaluate import Setting, check_device
 from nasattn.files import slug
 from nasattn.objectives import get_objective
+from nasattn.search.engines.engine import INLINE
 from nasattn.search.environment import environment
 from nasattn.search.spec import StudySpec
 from nasattn.space import load_space
@@ -50,6 +52,7 @@ from nasattn.words import duration, plural, printable
 SETTINGS, TRAININGS, ESTIMATES = "bench.json", "trainings.jsonl", "estimates.jsonl"
 TRUTH, CHECKPOINTS = "truth.csv", "checkpoints"
 SOON = 0.0036  # CPU seconds: what is shorter is done more than a million times an hour
+ALL = "all networks"  # of whom something is prepared
 SILENCE = 30  # seconds after which a log that is no terminal gets a line
 
 
@@ -86,11 +89,16 @@ def bench_estimators_command(
         trained, estimated = Ledger(folder / TRAININGS), Ledger(folder / ESTIMATES)
         console.print(introduction(spec, setting), style="dim", markup=False)
         truth, asked = truth_tasks(networks, spec.seeds), estimate_tasks(networks, spec.parts())
+        first, ground = preparing_tasks(space, spec.parts()), Ground(space, folder.absolute())
         with open_engine(processes) as engine:
             try:
-                for tasks, ledger in ((truth, trained), (asked, estimated)):
-                    with BenchProgress(console, tasks, ledger, networks, n_jobs) as progress:
-                        run_tasks(tasks, networks, ledger, setting, progress, engine)
+                for tasks, ledger, by in (
+                    (truth, trained, engine),
+                    (first, estimated, INLINE),  # in turn: several may need the same
+                    (asked, estimated, engine),
+                ):
+                    with BenchProgress(console, tasks, ledger, networks, by.n_jobs) as progress:
+                        run_tasks(tasks, networks, ledger, setting, progress, by, ground)
             except KeyboardInterrupt:
                 command = shlex.join(["nasattn", *sys.argv[1:]])
                 console.print(
@@ -100,7 +108,7 @@ def bench_estimators_command(
             finally:
                 write_truth(folder / TRUTH, networks, trained, setting)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-        ranking = rank_estimators(spec, networks, trained, estimated)
+        ranking = rank_estimators(spec, space, networks, trained, estimated)
     show(console, ranking, folder, data.resolution, as_json=as_json)
     return 0
 
@@ -165,7 +173,8 @@ class BenchProgress:
         n_jobs: int,
     ) -> None:
         self.console, self.n_jobs = console, n_jobs
-        self.names = {one.arch.arch_id: one.name for one in networks}
+        self.names = {task.arch_id: ALL for task in tasks}
+        self.names |= {one.arch.arch_id: one.name for one in networks}
         self.width = max(map(len, self.names.values()))
         self.left = Counter(task.estimator for task in tasks if task not in ledger.rows)
         self.n_all, self.n_done = len(tasks), len(tasks) - self.left.total()
@@ -216,7 +225,8 @@ class BenchProgress:
             self.print(f"{count}   {name} {task.seed:>4} {took} {duration(self.rest()):>7}")
         if task.estimator != FULL and not self.left[task.estimator]:
             mean = statistics.fmean(self.cpu_seconds[task.estimator])
-            self.print(f"{count}   {task.estimator}: {mean:.3g} CPU-s a network")
+            each = "to prepare" if self.names[task.arch_id] == ALL else "a network"
+            self.print(f"{count}   {task.estimator}: {mean:.3g} CPU-s {each}")
 
     def remember(self, task: Task, found: Estimate) -> None:
         self.seconds[task.estimator].append(found.seconds)
@@ -314,6 +324,11 @@ def words(ranking: Ranking) -> str:
             f"left out: {plural(ranking.n_left_out, 'network')}, a training of which failed"
         )
     for row in ranking.rows:
+        if row.shared_cpu_seconds and "+" not in row.name:
+            lines.append(
+                f"{row.name}: in its CPU-s is 1/{ranking.n_networks} of the "
+                f"{row.shared_cpu_seconds:,.0f} that all share"
+            )
         if row.n_failed and "+" not in row.name:
             lines.append(f"{row.name} failed for {plural(row.n_failed, 'network')}, ranked last")
     return "\n".join(lines)

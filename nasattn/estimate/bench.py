@@ -15,9 +15,9 @@ from nasattn.baselines import get_baseline
 from nasattn.cost import PieceCounter
 from nasattn.data import ImageData
 from nasattn.errors import StudyError
-from nasattn.estimate.estimator import Estimate
+from nasattn.estimate.estimator import Estimate, Ground
 from nasattn.estimate.ledger import Ledger, Task
-from nasattn.estimate.table import FULL, estimate, parts_of
+from nasattn.estimate.table import FULL, estimate, get_estimator, parts_of, prepare
 from nasattn.evaluate import Evaluation, OnEpoch, Setting
 from nasattn.search.engines.engine import INLINE, Engine, Job
 from nasattn.space import SearchSpace
@@ -126,6 +126,13 @@ def estimate_tasks(networks: Sequence[Drawn], parts: Iterable[str]) -> list[Task
     return [Task(name, OWN_SEED, one.arch.arch_id) for name in parts for one in networks]
 
 
+def preparing_tasks(space: SearchSpace, parts: Iterable[str]) -> list[Task]:
+    """What estimators need done once for all networks: estimates, as it were, of the space."""
+    return [
+        Task(name, OWN_SEED, space.space_id) for name in parts if get_estimator(name)[0].prepare
+    ]
+
+
 class Watcher(Protocol):
     """Is told what happens, to show it."""
 
@@ -136,16 +143,21 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Estimating:
-    """The Work of a bench: the estimate that the job's key names."""
+    """The Work of a bench: the estimate that the job's key names, or the preparing for one."""
 
     setting: Setting
+    ground: Ground | None = None
     by_seed: dict[int, Setting] = field(default_factory=dict)  # what they have counted is kept
 
     def __call__(self, job: Job, on_epoch: OnEpoch) -> Evaluation:
         task = Task.read(job.key)
         if task.seed not in self.by_seed:
             self.by_seed[task.seed] = replace(self.setting, seed=task.seed)
-        found = estimate(task.estimator, job.arch, self.by_seed[task.seed], on_epoch)
+        name, setting, ground = task.estimator, self.by_seed[task.seed], self.ground
+        if ground and task.arch_id == ground.space.space_id:
+            found = prepare(name, setting, ground, on_epoch)
+        else:
+            found = estimate(name, job.arch, setting, on_epoch, ground)
         return Evaluation(
             "complete" if found.value is not None else "failed",
             {"cpu_seconds": found.cpu_seconds}
@@ -164,11 +176,17 @@ def run_tasks(
     setting: Setting,
     watcher: Watcher,
     engine: Engine = INLINE,
+    ground: Ground | None = None,
 ) -> None:
-    """Make the estimates that the ledger does not hold; each is written when it is made."""
+    """Make the estimates that the ledger does not hold; each is written when it is made.
+
+    Those that have to be prepared need the ground, and that the tasks for that are done.
+    """
     archs = {one.arch.arch_id: one.arch for one in networks}
+    if ground:
+        archs[ground.space.space_id] = ground.space.template
     left = deque(task for task in tasks if task not in ledger.rows)
-    engine.run(_Tasks(archs, left, ledger, watcher), Estimating(setting))
+    engine.run(_Tasks(archs, left, ledger, watcher), Estimating(setting, ground))
 
 
 @dataclass

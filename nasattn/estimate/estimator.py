@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from nasattn.data.augment import Normalise, to_float
 from nasattn.errors import EvaluationError, StudyError, TransientError, shown
 from nasattn.evaluate import OnEpoch, Setting, evaluate, is_out_of_memory, one_line
 from nasattn.objectives import get_objective
+from nasattn.space import SearchSpace
 from nasattn.train.loop import Epoch, subset, to_tensors
 from nasattn.train.recipe import Recipe
 
@@ -35,7 +37,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Length:
-    """How long a shortened training is: so many epochs or, within the first one, steps."""
+    """How long a training is: so many epochs or, within the first one, steps; or as its recipe."""
 
     n: int = 1
     unit: str = "epochs"
@@ -46,6 +48,8 @@ class Length:
         So many steps are one epoch over so many batches. Raises StudyError for more than there are.
         """
         recipe = setting.recipe
+        if self.unit == "recipes":
+            return recipe
         if self.unit == "epochs":
             return recipe.model_copy(update={"epochs": self.n})
         n_pictures = min(recipe.train_size or len(setting.data.train), len(setting.data.train))
@@ -53,6 +57,17 @@ class Length:
         if self.n > most:
             raise StudyError(f"estimator for {self.n}steps: an epoch has {most}")
         return recipe.model_copy(update={"epochs": 1, "train_size": self.n * recipe.batch_size})
+
+
+WHOLE = Length(1, "recipes")
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What the estimators of a bench have in common: the space, a folder for what they prepare."""
+
+    space: SearchSpace
+    folder: Path
 
 
 @dataclass
@@ -64,6 +79,7 @@ class Subject:
     length: Length = Length()
     on_epoch: OnEpoch = lambda epoch: None
     curve: list[Epoch] = field(default_factory=list)  # as far as a training came
+    ground: Ground | None = None  # for what is prepared
 
     @cached_property
     def model(self) -> nn.Module:
@@ -96,17 +112,22 @@ class Subject:
     def seed(self) -> int:
         return self.setting.seed
 
-    def train(self, recipe: Recipe) -> Epoch:
-        """The last epoch of a training, as `evaluate` has it; EvaluationError where it fails."""
-        rows = (get_objective("top1"),)
+    def train(self, recipe: Recipe, *, judged: bool = True) -> Epoch:
+        """The last epoch of a training, as `evaluate` has it; EvaluationError where it fails.
+
+        Where only its loss is asked for it is not `judged`, but by a picture a class.
+        """
+        rows, data = (get_objective("top1"),), self.setting.data
+        if not judged:
+            data = replace(data, val_search=subset(data.val_search, len(data.classes)))
         only: dict[str, Any] = {"constraints": (), "illustrate": None, "estimates": None}
-        setting = replace(self.setting, recipe=recipe, objectives=rows, **only)
-        found = evaluate(self.arch, setting, self._keep_epoch)
+        setting = replace(self.setting, data=data, recipe=recipe, objectives=rows, **only)
+        found = evaluate(self.arch, setting, self.keep_epoch)
         if found.state != "complete":
             raise (TransientError if found.transient else EvaluationError)(found.reason)
         return found.curve[-1]
 
-    def _keep_epoch(self, epoch: Epoch) -> None:
+    def keep_epoch(self, epoch: Epoch) -> None:
         self.curve.append(epoch)
         self.on_epoch(epoch)
 
@@ -119,6 +140,9 @@ class Estimator:
     cost: str  # what it takes, in words
     measure: Callable[[Subject], float]
     has_length: bool = False  # whether it may be told how long to train: NAME:2, NAME:40steps
+    usual: Length = Length()  # where it is not told
+    # what is to be done once for all networks of a space; gives what that came to
+    prepare: Callable[[Subject], float] | None = None
 
     def length(self, text: str) -> Length:
         """The Length that `text` is; StudyError where it is none."""

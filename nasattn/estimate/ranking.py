@@ -11,6 +11,7 @@ from nasattn.estimate.bench import OWN_SEED, BenchSpec, Drawn, truth_of
 from nasattn.estimate.ledger import Ledger, Task
 from nasattn.estimate.quality import Ceiling, Floats, Quality, ceiling, combined, quality
 from nasattn.estimate.table import FULL, parts_of
+from nasattn.space import SearchSpace
 
 LEAST = 4  # networks, for a tau to be worth telling
 
@@ -21,7 +22,8 @@ class Ranked:
 
     name: str
     quality: Quality
-    cpu_seconds: float  # a network, the mean
+    cpu_seconds: float  # a network, the mean; its part of what is shared included
+    shared_cpu_seconds: float  # of what was prepared once for all networks
     n_failed: int  # networks of which it says nothing: they count as the worst
 
 
@@ -40,7 +42,11 @@ class Ranking:
 
 
 def rank_estimators(
-    spec: BenchSpec, networks: Sequence[Drawn], trained: Ledger, estimated: Ledger
+    spec: BenchSpec,
+    space: SearchSpace,
+    networks: Sequence[Drawn],
+    trained: Ledger,
+    estimated: Ledger,
 ) -> Ranking:
     """Hold every estimate against the truth. Raises EvaluationError where there is too little."""
     truth = truth_of(networks, trained, spec.seeds)
@@ -48,7 +54,7 @@ def rank_estimators(
         raise EvaluationError(f"{len(truth)} networks could be trained, {LEAST} or more must")
     runs = np.array([*truth.values()])  # (n, seeds)
     mean = runs.mean(axis=1)
-    found = {name: _Part.of(name, [*truth], estimated) for name in spec.parts()}
+    found = {name: _Part.of(name, space, [*truth], estimated) for name in spec.parts()}
     rows = []
     for name in spec.rows():
         parts = [found[part] for part in parts_of(name)]
@@ -58,6 +64,7 @@ def rank_estimators(
                 name,
                 quality(values, mean, found["macs"].values),
                 sum(part.cpu_seconds for part in parts),
+                sum(part.shared_cpu_seconds for part in parts),
                 max(part.n_failed for part in parts),
             )
         )
@@ -80,14 +87,19 @@ class _Part:
 
     values: Floats  # (n,); -inf where it failed
     cpu_seconds: float
+    shared_cpu_seconds: float
     n_failed: int
 
     @classmethod
-    def of(cls, name: str, arch_ids: Sequence[str], ledger: Ledger) -> "_Part":
+    def of(cls, name: str, space: SearchSpace, arch_ids: Sequence[str], ledger: Ledger) -> "_Part":
+        shared = ledger.rows.get(Task(name, OWN_SEED, space.space_id))
+        shared_seconds = shared.cpu_seconds if shared else 0.0
         rows = [ledger.rows.get(Task(name, OWN_SEED, arch_id)) for arch_id in arch_ids]
         known = [row.value if row and row.value is not None else -np.inf for row in rows]
         return cls(
             np.array(known),
-            statistics.fmean(row.cpu_seconds for row in rows if row) if any(rows) else 0.0,
+            shared_seconds / len(arch_ids)
+            + (statistics.fmean(row.cpu_seconds for row in rows if row) if any(rows) else 0.0),
+            shared_seconds,
             sum(not np.isfinite(value) for value in known),
         )

@@ -2,12 +2,20 @@
 
 import hashlib
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nasattn.arch import Architecture
 from nasattn.errors import StudyError, UnknownNameError, shown
-from nasattn.estimate import proxies
-from nasattn.estimate.estimator import Estimate, Estimator, Length, Subject, measure
+from nasattn.estimate import proxies, shared_weights
+from nasattn.estimate.estimator import (
+    WHOLE,
+    Estimate,
+    Estimator,
+    Ground,
+    Length,
+    Subject,
+    measure,
+)
 from nasattn.evaluate import OnEpoch, Setting
 from nasattn.words import plural
 
@@ -30,7 +38,7 @@ def loss_at(subject: Subject) -> float:
     Of one epoch, or of steps, it is the area under the loss curve.
     Source: Ru et al., NeurIPS 2021 (arXiv 2006.04492), the sum over training losses of an epoch.
     """
-    return -subject.train(subject.length.of(subject.setting)).loss
+    return -subject.train(subject.length.of(subject.setting), judged=False).loss
 
 
 def macs(subject: Subject) -> float:
@@ -53,6 +61,21 @@ ESTIMATORS: dict[str, Estimator] = {
         Estimator(FULL, "a training", full),
         Estimator("epochs", "a shortened training", epochs, has_length=True),
         Estimator("loss_at", "a shortened training", loss_at, has_length=True),
+        Estimator(
+            "supernet",
+            "forward passes, and a part of a training of the whole space",
+            shared_weights.supernet,
+            has_length=True,
+            usual=WHOLE,
+            prepare=shared_weights.train_supernet,
+        ),
+        Estimator(
+            "inherit",
+            "a shortened training, and a part of a training of the whole space",
+            shared_weights.inherit,
+            has_length=True,
+            prepare=shared_weights.train_whole_supernet,
+        ),
         Estimator("naswot", "a forward pass", lambda s: proxies.naswot(s.model, s.images, s.seed)),
         Estimator("synflow", "a gradient", lambda s: proxies.synflow(s.model, s.shape, s.seed)),
         Estimator("zen", "forward passes", lambda s: proxies.zen(s.model, s.shape, s.seed)),
@@ -75,7 +98,7 @@ def get_estimator(name: str) -> tuple[Estimator, Length]:
     if base not in ESTIMATORS:
         raise UnknownNameError("estimator", base, known=ESTIMATORS)
     row = ESTIMATORS[base]
-    return row, row.length(option) if colon else Length()
+    return row, row.length(option) if colon else row.usual
 
 
 def parts_of(combination: str) -> tuple[str, ...]:
@@ -111,6 +134,11 @@ def combination(name: str, setting: Setting) -> Combination:
     parts = parts_of(name)
     for part in parts:
         row, length = get_estimator(part)
+        if row.prepare:
+            raise StudyError(
+                f"estimator {shown(part)}: needs weights that a whole space shares, which a search "
+                "does not train"
+            )
         shorter = not row.has_length or length.of(setting).epochs < setting.recipe.epochs
         if row.name == FULL or not (shorter or length.unit == "steps"):
             raise StudyError(
@@ -121,8 +149,30 @@ def combination(name: str, setting: Setting) -> Combination:
 
 
 def estimate(
-    name: str, arch: Architecture, setting: Setting, on_epoch: OnEpoch = lambda epoch: None
+    name: str,
+    arch: Architecture,
+    setting: Setting,
+    on_epoch: OnEpoch = lambda epoch: None,
+    ground: Ground | None = None,
 ) -> Estimate:
-    """What one estimator says of a network on the setting's pictures, by its recipe and seed."""
+    """What one estimator says of a network on the setting's pictures, by its recipe and seed.
+
+    One with a `prepare` needs the ground on which that was done.
+    """
     row, length = get_estimator(name)
-    return measure(row, Subject(arch, setting, length, on_epoch))
+    return measure(row, Subject(arch, setting, length, on_epoch, ground=ground))
+
+
+def prepare(
+    name: str, setting: Setting, ground: Ground, on_epoch: OnEpoch = lambda epoch: None
+) -> Estimate:
+    """Do what an estimator needs done once for all networks of a space, and say what it took.
+
+    What is there already is taken from the ground's folder, at the cost that it had. The setting
+    is that of the estimates. Raises StudyError for an estimator that prepares nothing.
+    """
+    row, length = get_estimator(name)
+    if row.prepare is None:
+        raise StudyError(f"estimator {name!r}: prepares nothing")
+    subject = Subject(ground.space.template, setting, length, on_epoch, ground=ground)
+    return measure(replace(row, measure=row.prepare), subject)

@@ -79,6 +79,14 @@ class Checkpoint:
         state = self.read()
         return [tuple(row) for row in state["curve"]] if state else []
 
+    def begun(self) -> list[tuple[Any, ...]]:
+        """As `curve`; a state that cannot be gone on with is removed."""
+        try:
+            return self.curve()
+        except EvaluationError:  # damaged, or of another version
+            self.path.unlink(missing_ok=True)
+            return []
+
     def restore(self, parts: Mapping[str, Stateful], rng: Generator) -> list[tuple[Any, ...]]:
         """Put a training back to where it was saved; its curve so far, empty without a file."""
         state = self.read()

@@ -26,6 +26,7 @@ from nasattn.errors import EvaluationError
 from nasattn.train.checkpoint import Checkpoint, Stateful
 from nasattn.train.distil import Distil
 from nasattn.train.fake_int8 import FakeInt8, Ranges
+from nasattn.train.fast.swap import keep_memory, own_kernels
 from nasattn.train.recipe import Recipe
 from nasattn.train.thaw import thawing
 from nasattn.turns import FREE, Turns
@@ -97,6 +98,7 @@ def train_model(
     """
     rng = Generator().manual_seed(seed)
     images, labels = to_tensors(subset(data.train, recipe.train_size), device)
+    watched = subset(data.val_search, recipe.watch_size)
     normalise = normalise or Normalise.of(images)
     strengths = recipe.strengths(mirror=data.mirror)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -110,7 +112,10 @@ def train_model(
         parts["ranges"] = ranges = Ranges()
         network = FakeInt8(model, ranges)
     curve = [Epoch(*row) for row in checkpoint.restore(parts, rng)] if checkpoint else []
+    keep_memory()
     with ExitStack() as stack:
+        if network is model:  # what rounds does so by torch's operators
+            stack.enter_context(own_kernels(model))
         example = to_float(images[:1])
         mix = stack.enter_context(distil.teaching(model, example)) if distil else None
         begin = stack.enter_context(thawing(model, recipe))
@@ -141,7 +146,8 @@ def train_model(
                 if gates_of(model):
                     some = images[:: len(images) // SETTLE_BATCH + 1]
                     settle_gates(network, normalise(to_float(some)))
-                top1 = evaluate_top1(network, data.val_search, normalise, device=device)
+                judge = watched if number < recipe.epochs else data.val_search
+                top1 = evaluate_top1(network, judge, normalise, device=device)
                 if isinstance(schedule, ReduceLROnPlateau):
                     schedule.step(1 - top1)
             curve.append(Epoch(number, mean_loss, top1, time.perf_counter() - start))

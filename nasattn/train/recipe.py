@@ -46,6 +46,8 @@ class Recipe(Spec):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     augmentation: Augmentation = Augmentation()
     train_size: PositiveInt | None = None  # train on so many pictures, the same share of each class
+    # Epochs but the last are judged by so many of val-search, the same share of each class.
+    watch_size: PositiveInt | None = None
     head_epochs: NonNegativeInt = 0  # the last layer alone is trained for so many epochs,
     thaw_epochs: NonNegativeInt = 0  # over so many more the others join it; 0: all at once
     quantise: Literal["none", "int8"] = "none"  # round in the forward pass as an int8 export does
@@ -78,7 +80,7 @@ class Recipe(Spec):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-LATER = frozenset({"head_epochs", "thaw_epochs", "quantise"})
+LATER = frozenset({"watch_size", "head_epochs", "thaw_epochs", "quantise"})
 CROP_AND_FLIP = Augmentation(crop=0.125, flip=0.5)
 
 # The papers' recipes as far as they are printed (PAPERS.md, section 9); what a paper leaves open

@@ -26,6 +26,10 @@ def estimators(
     train_size: Annotated[
         int | None, number("Train on so many pictures only, of every class alike.")
     ] = None,
+    watch_size: Annotated[
+        int | None,
+        number("Judge epochs but the last by so many val-search pictures."),
+    ] = None,
     estimator: Annotated[
         str | None,
         name_of("naswot, epochs:2, loss_at:40steps, macs+naswot, ... [the usual]", "A,B,A+B"),
@@ -47,7 +51,12 @@ def estimators(
     """
     from nasattn.cli.bench_estimators import bench_estimators_command
 
-    recipe_changes = {"name": recipe, "epochs": epochs, "train_size": train_size}
+    recipe_changes = {
+        "name": recipe,
+        "epochs": epochs,
+        "train_size": train_size,
+        "watch_size": watch_size,
+    }
     changes = {
         "space": space,
         "data": data,

@@ -179,7 +179,7 @@ def stage_width(stage: StageSpec, scale: float) -> float:
 def head_width(net: Network, scale: float) -> float:
     """Of the parts of the head, in a row."""
     arch, head = net.arch, net.arch.head
-    vectors = 1 + (head.hidden_layers if head.hidden else 0)
+    vectors = 1 + head.n_hidden
     parts = [VECTOR] * vectors
     parts.append(thickness(arch.out_chs, scale) if head.pooling == "grid" else VECTOR)
     if head.conv_width:

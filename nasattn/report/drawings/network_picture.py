@@ -140,7 +140,7 @@ def draw_head(
         part(grid.thickness(arch.out_chs), height_of(6, net.resolution))
     else:
         part(VECTOR, vector(arch.out_chs), VECTOR / 2)
-    for _ in range(head.hidden_layers if head.hidden else 0):
+    for _ in range(head.n_hidden):
         part(VECTOR, vector(head.hidden), VECTOR / 2)
     part(VECTOR, vector(net.num_classes or 1000), VECTOR / 2)
 

@@ -142,7 +142,7 @@ def _head(arch: Architecture, num_classes: int | None) -> Iterable[str]:
         if fusion.attention.kind != "none":
             yield f"each: {attention_words(fusion.attention)}"
     yield pooling_words(head)
-    for _ in range(head.hidden_layers if head.hidden else 0):
+    for _ in range(head.n_hidden):
         yield f"linear {head.hidden}, {ACTS[head.hidden_act]}"
     if head.dropout:
         yield f"dropout {head.dropout:g}"

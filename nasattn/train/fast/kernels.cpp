@@ -1,0 +1,544 @@
+// Training kernels for one core: float32 maps, channels last (N, H, W, C).
+//
+// Built where it is used (see library.py), for the processor it runs on. Every function takes
+// plain pointers; none keeps anything. Sums over many pixels are of double precision from one tile
+// of rows (or one picture) to the next, so that a result hangs on no thread and hardly on size.
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+#include <vector>
+
+namespace {
+
+typedef float v16 __attribute__((vector_size(64)));
+typedef float v8 __attribute__((vector_size(32)));
+typedef float v4 __attribute__((vector_size(16)));
+
+template <class T> T load(const float *p) {  // from any address
+    T v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+template <class T> void store(float *p, T v) { std::memcpy(p, &v, sizeof v); }
+
+// Calls f(first channel, a zero of the type that holds so many) until all channels have been.
+template <class F> void over_channels(long chs, F f) {
+    long c = 0;
+    for (; c + 16 <= chs; c += 16) f(c, v16{});
+    for (; c + 8 <= chs; c += 8) f(c, v8{});
+    for (; c + 4 <= chs; c += 4) f(c, v4{});
+    for (; c < chs; c++) f(c, 0.0f);
+}
+
+// Activations by number, and their slopes, of the value before them.
+
+struct None {
+    template <class T> static T value(T z) { return z; }
+    template <class T> static T slope(T) { return 1.0f - T{}; }
+};
+
+struct Relu {
+    template <class T> static T value(T z) { return z > 0.0f ? z : T{}; }
+    template <class T> static T slope(T z) { return z > 0.0f ? 1.0f - T{} : T{}; }
+};
+
+struct Relu6 {
+    template <class T> static T value(T z) {
+        z = z > 0.0f ? z : T{};
+        return z < 6.0f ? z : 6.0f - T{};
+    }
+    template <class T> static T slope(T z) {
+        T low = z > 0.0f ? 1.0f - T{} : T{};
+        return z < 6.0f ? low : T{};
+    }
+};
+
+struct HardSwish {
+    template <class T> static T value(T z) {
+        return z * Relu6::value(z + 3.0f) * (1.0f / 6.0f);
+    }
+    template <class T> static T slope(T z) {
+        T middle = z * (1.0f / 3.0f) + 0.5f;
+        T low = z > -3.0f ? middle : T{};
+        return z < 3.0f ? low : 1.0f - T{};
+    }
+};
+
+const long TILE = 128, AT_A_TIME = 8;  // rows: of one float32 sum, and read side by side
+
+// Calls f(row, channel, sum, other sum) for all of a map in the order of memory. What f adds up, a
+// channel each, goes into float64 at the end of every tile.
+template <class F> void two_sums(long rows, long chs, double *totals, double *more_totals, F f) {
+    std::vector<float> sums(2 * chs);
+    float *more = sums.data() + chs;
+    for (long r0 = 0; r0 < rows; r0 += TILE) {
+        long r1 = r0 + TILE < rows ? r0 + TILE : rows, r = r0;
+        std::fill(sums.begin(), sums.end(), 0.0f);
+        for (; r + AT_A_TIME <= r1; r += AT_A_TIME)
+            over_channels(chs, [&](long c, auto zero) {
+                using T = decltype(zero);
+                T sum = load<T>(sums.data() + c), other = load<T>(more + c);
+                for (long u = 0; u < AT_A_TIME; u++) f(r + u, c, sum, other);
+                store(sums.data() + c, sum);
+                store(more + c, other);
+            });
+        for (; r < r1; r++)
+            over_channels(chs, [&](long c, auto zero) {
+                using T = decltype(zero);
+                T sum = load<T>(sums.data() + c), other = load<T>(more + c);
+                f(r, c, sum, other);
+                store(sums.data() + c, sum);
+                store(more + c, other);
+            });
+        for (long c = 0; c < chs; c++) {
+            totals[c] += sums[c];
+            more_totals[c] += more[c];
+        }
+    }
+}
+
+// The mean of x (rows, chs) over rows, and one over the root of its variance plus eps.
+void statistics(const float *x, long rows, long chs, double eps, float *mean, float *invstd,
+                double *variance) {
+    std::vector<double> totals(2 * chs);
+    double *s = totals.data(), *q = s + chs;
+    two_sums(rows, chs, s, q, [&](long r, long c, auto &sum, auto &squares) {
+        using T = std::decay_t<decltype(sum)>;
+        T d = load<T>(x + r * chs + c) - load<T>(x + c);  // from the first row: no cancellation
+        sum += d;
+        squares += d * d;
+    });
+    for (long c = 0; c < chs; c++) {
+        double m = s[c] / rows, v = q[c] / rows - m * m;
+        v = v > 0 ? v : 0;
+        mean[c] = float(x[c] + m);
+        invstd[c] = float(1 / std::sqrt(v + eps));
+        variance[c] = v;
+    }
+}
+
+template <class Act>
+void norm_forward(const float *x, long rows, long chs, const float *weight, const float *bias,
+                  const float *mean, const float *invstd, float *y) {
+    std::vector<float> scale(chs);
+    for (long c = 0; c < chs; c++) scale[c] = invstd[c] * weight[c];
+    for (long r = 0; r < rows; r++)
+        over_channels(chs, [&](long c, auto zero) {
+            using T = decltype(zero);
+            T d = load<T>(x + r * chs + c) - load<T>(mean + c);
+            T z = d * load<T>(scale.data() + c) + load<T>(bias + c);
+            store(y + r * chs + c, Act::template value<T>(z));
+        });
+}
+
+template <class Act>
+void norm_backward(const float *dy, const float *x, long rows, long chs, const float *weight,
+                   const float *bias, const float *mean, const float *invstd, float *dx,
+                   float *dweight, float *dbias) {
+    std::vector<double> totals(2 * chs);
+    std::vector<float> factors(3 * chs);
+    double *s = totals.data(), *q = s + chs;
+    float *scale = factors.data(), *by_mean = scale + chs, *by_x = by_mean + chs;
+    for (long c = 0; c < chs; c++) scale[c] = invstd[c] * weight[c];
+    two_sums(rows, chs, s, q, [&](long r, long c, auto &sum, auto &products) {
+        using T = std::decay_t<decltype(sum)>;
+        T d = load<T>(x + r * chs + c) - load<T>(mean + c);
+        T z = d * load<T>(scale + c) + load<T>(bias + c);
+        T g = load<T>(dy + r * chs + c) * Act::template slope<T>(z);
+        sum += g;
+        products += g * d;
+    });
+    for (long c = 0; c < chs; c++) {
+        dbias[c] = float(s[c]);
+        dweight[c] = float(q[c] * invstd[c]);
+        by_mean[c] = float(s[c] / rows);
+        by_x[c] = float(q[c] / rows * invstd[c] * invstd[c]);
+    }
+    for (long r = 0; r < rows; r++)
+        over_channels(chs, [&](long c, auto zero) {
+            using T = decltype(zero);
+            T d = load<T>(x + r * chs + c) - load<T>(mean + c), k = load<T>(scale + c);
+            T g = load<T>(dy + r * chs + c) * Act::template slope<T>(d * k + load<T>(bias + c));
+            store(dx + r * chs + c, k * (g - load<T>(by_mean + c) - d * load<T>(by_x + c)));
+        });
+}
+
+template <class F> void with_activation(int act, F f) {
+    if (act == 1) f(Relu{});
+    else if (act == 2) f(Relu6{});
+    else if (act == 3) f(HardSwish{});
+    else f(None{});
+}
+
+struct Shape {  // of a depthwise convolution without dilation
+    long n, h, w, chs, stride, pad, out_h, out_w;
+};
+
+const int AT_ONCE = 8;  // pixels of a row: as many sums that do not wait for each other
+
+// The gradient of the input: a gather, tap by tap. taps: (K K, chs). The pixels w = stride t + q of
+// a row meet the same taps j, each at dy's pixel t + (q + pad - j) / stride.
+template <int K> void depthwise_dx(const Shape &s, const float *dy, const float *taps, float *dx) {
+    for (long n = 0; n < s.n; n++)
+        for (long h = 0; h < s.h; h++)
+            over_channels(s.chs, [&](long c, auto zero) {
+                using T = decltype(zero);
+                float *to = dx + (n * s.h + h) * s.w * s.chs + c;
+                for (long q = 0; q < s.stride; q++)
+                    for (long t = 0; s.stride * t + q < s.w; t += AT_ONCE) {
+                        T sum[AT_ONCE];
+                        for (int u = 0; u < AT_ONCE; u++) sum[u] = zero;
+                        for (int i = 0; i < K; i++) {
+                            long up = h + s.pad - i, y = up / s.stride;
+                            if (up < 0 || up % s.stride || y >= s.out_h) continue;
+                            const float *row = dy + (n * s.out_h + y) * s.out_w * s.chs + c;
+                            for (int j = 0; j < K; j++) {
+                                long left = q + s.pad - j + s.stride * K;  // not below 0
+                                if (left % s.stride) continue;
+                                long x = t + left / s.stride - K;
+                                T tap = load<T>(taps + (i * K + j) * s.chs + c);
+                                if (x >= 0 && x + AT_ONCE <= s.out_w)
+                                    for (int u = 0; u < AT_ONCE; u++)
+                                        sum[u] += load<T>(row + (x + u) * s.chs) * tap;
+                                else
+                                    for (int u = 0; u < AT_ONCE; u++)
+                                        if (x + u >= 0 && x + u < s.out_w)
+                                            sum[u] += load<T>(row + (x + u) * s.chs) * tap;
+                            }
+                        }
+                        for (int u = 0; u < AT_ONCE && s.stride * (t + u) + q < s.w; u++)
+                            store(to + (s.stride * (t + u) + q) * s.chs, sum[u]);
+                    }
+            });
+}
+
+// The gradient of the taps (K K, chs).
+template <int K>
+void depthwise_dw(const Shape &s, const float *dy, const float *x, double *dtaps) {
+    std::vector<float> picture(K * K * s.chs);
+    for (long n = 0; n < s.n; n++) {
+        std::fill(picture.begin(), picture.end(), 0.0f);
+        for (long y = 0; y < s.out_h; y++)
+            over_channels(s.chs, [&](long c, auto zero) {
+                using T = decltype(zero);
+                const float *out = dy + (n * s.out_h + y) * s.out_w * s.chs + c;
+                for (int i = 0; i < K; i++) {
+                    long h = y * s.stride + i - s.pad;
+                    if (h < 0 || h >= s.h) continue;
+                    const float *row = x + (n * s.h + h) * s.w * s.chs + c;
+                    T sum[K];
+                    for (int j = 0; j < K; j++) sum[j] = zero;
+                    for (long o = 0; o < s.out_w; o++) {
+                        T g = load<T>(out + o * s.chs);
+                        long w = o * s.stride - s.pad;
+                        if (w >= 0 && w + K <= s.w) {
+                            for (int j = 0; j < K; j++)
+                                sum[j] += g * load<T>(row + (w + j) * s.chs);
+                        } else {
+                            for (int j = 0; j < K; j++)
+                                if (w + j >= 0 && w + j < s.w)
+                                    sum[j] += g * load<T>(row + (w + j) * s.chs);
+                        }
+                    }
+                    for (int j = 0; j < K; j++) {
+                        float *to = picture.data() + (i * K + j) * s.chs + c;
+                        store(to, load<T>(to) + sum[j]);
+                    }
+                }
+            });
+        for (long i = 0; i < long(picture.size()); i++) dtaps[i] += picture[i];
+    }
+}
+
+template <int K>
+void depthwise_backward(const Shape &s, const float *dy, const float *x, const float *weight,
+                        float *dx, float *dweight) {
+    std::vector<float> taps(K * K * s.chs);
+    std::vector<double> dtaps(K * K * s.chs);
+    for (long c = 0; c < s.chs; c++)
+        for (int t = 0; t < K * K; t++) taps[t * s.chs + c] = weight[c * K * K + t];
+    if (dx) depthwise_dx<K>(s, dy, taps.data(), dx);
+    depthwise_dw<K>(s, dy, x, dtaps.data());
+    for (long c = 0; c < s.chs; c++)
+        for (int t = 0; t < K * K; t++) dweight[c * K * K + t] = float(dtaps[t * s.chs + c]);
+}
+
+// Dense 3x3 convolutions of stride 1 and padding 1 by Winograd's F(2x2, 3x3): a tile of 2x2 pixels
+// takes 16 products a pair of channels instead of 36. Source: Lavin and Gray, CVPR 2016.
+//
+// A block of tiles is transformed into 16 matrices (tiles, chs), each is multiplied by the filters'
+// (in, out) at its point, and the products are transformed back.
+
+const int POINTS = 16, ROWS = 8;  // ROWS: of a matrix that are multiplied at once
+const long BLOCK = 64;            // tiles, a multiple of ROWS
+
+struct Dense {
+    long n, h, w, in, out;
+    long down() const { return (h + 1) / 2; }  // tiles
+    long across() const { return (w + 1) / 2; }
+    long tiles() const { return n * down() * across(); }
+};
+
+// A walk over tiles, picture by picture and row by row.
+struct Tile {
+    long n, row, column;
+    Tile(const Dense &s, long number)
+        : n(number / s.across() / s.down()), row(number / s.across() % s.down()),
+          column(number % s.across()) {}
+    void next(const Dense &s) {
+        if (++column < s.across()) return;
+        column = 0;
+        if (++row == s.down()) row = 0, n++;
+    }
+};
+
+// Between matrices a line more than they need: else all points of a tile share few lines of L1.
+long points_apart(long chs) { return BLOCK * chs + 16; }
+
+template <class T> void to_points(T a[4][4]) {  // B^T a B
+    for (int j = 0; j < 4; j++) {
+        T b0 = a[0][j] - a[2][j], b1 = a[1][j] + a[2][j];
+        T b2 = a[2][j] - a[1][j], b3 = a[1][j] - a[3][j];
+        a[0][j] = b0, a[1][j] = b1, a[2][j] = b2, a[3][j] = b3;
+    }
+    for (int i = 0; i < 4; i++) {
+        T b0 = a[i][0] - a[i][2], b1 = a[i][1] + a[i][2];
+        T b2 = a[i][2] - a[i][1], b3 = a[i][1] - a[i][3];
+        a[i][0] = b0, a[i][1] = b1, a[i][2] = b2, a[i][3] = b3;
+    }
+}
+
+// Maps (n, h, w, chs) -> points (16, BLOCK, chs) of the tiles from `first` on.
+void map_points(const float *x, const Dense &s, long chs, long first, long count, float *points) {
+    const long apart = points_apart(chs);
+    Tile tile(s, first);
+    for (long p = 0; p < count; p++, tile.next(s)) {
+        long top = 2 * tile.row - 1, left = 2 * tile.column - 1;
+        const float *from = x + ((tile.n * s.h + top) * s.w + left) * chs;
+        bool inner = top >= 0 && left >= 0 && top + 4 <= s.h && left + 4 <= s.w;
+        for (long c = 0; c < chs; c += 16) {
+            v16 a[4][4];
+            if (inner) {
+                for (int i = 0; i < 4; i++)
+                    for (int j = 0; j < 4; j++)
+                        a[i][j] = load<v16>(from + (i * s.w + j) * chs + c);
+            } else {
+                for (int i = 0; i < 4; i++)
+                    for (int j = 0; j < 4; j++) {
+                        bool inside = top + i >= 0 && top + i < s.h && left + j >= 0 &&
+                                      left + j < s.w;
+                        a[i][j] = inside ? load<v16>(from + (i * s.w + j) * chs + c) : v16{};
+                    }
+            }
+            to_points(a);
+            for (int t = 0; t < POINTS; t++)
+                store(points + t * apart + p * chs + c, a[t / 4][t % 4]);
+        }
+    }
+}
+
+// Filters (out, in, 3, 3) -> (16, in, out), or turned round and (16, out, in) for the gradient.
+void filter_points(const float *weight, long in, long out, bool turned, float *points) {
+    for (long o = 0; o < out; o++)
+        for (long i = 0; i < in; i++) {
+            const float *g = weight + (o * in + i) * 9;
+            float half[4][3], whole[4][4];
+            for (int k = 0; k < 3; k++) {
+                float a = turned ? g[8 - k] : g[k], b = turned ? g[5 - k] : g[3 + k];
+                float c = turned ? g[2 - k] : g[6 + k];
+                half[0][k] = a, half[1][k] = (a + b + c) / 2;
+                half[2][k] = (a - b + c) / 2, half[3][k] = c;
+            }
+            for (int r = 0; r < 4; r++) {
+                float a = half[r][0], b = half[r][1], c = half[r][2];
+                whole[r][0] = a, whole[r][1] = (a + b + c) / 2;
+                whole[r][2] = (a - b + c) / 2, whole[r][3] = c;
+            }
+            for (int t = 0; t < POINTS; t++)
+                points[t * in * out + (turned ? o * in + i : i * out + o)] = whole[t / 4][t % 4];
+        }
+}
+
+// c (ROWS, V 16) += a b; of a the step from row to row and from product to product is given.
+template <int V>
+void multiply(const float *a, long a_row, long a_step, const float *b, long b_step, long steps,
+              float *c, long c_row, bool add) {
+    v16 sum[ROWS][V];
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < V; v++) sum[r][v] = add ? load<v16>(c + r * c_row + 16 * v) : v16{};
+    for (long k = 0; k < steps; k++) {
+        v16 right[V];
+        for (int v = 0; v < V; v++) right[v] = load<v16>(b + k * b_step + 16 * v);
+        for (int r = 0; r < ROWS; r++) {
+            v16 left = a[r * a_row + k * a_step] - v16{};  // in all lanes; x - 0 costs nothing
+            for (int v = 0; v < V; v++) sum[r][v] += left * right[v];
+        }
+    }
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < V; v++) store(c + r * c_row + 16 * v, sum[r][v]);
+}
+
+// For all columns of b and c, two vectors at a time where there are so many.
+void multiply_all(const float *a, long a_row, long a_step, const float *b, long steps, float *c,
+                  long columns, bool add) {
+    long m = 0;
+    for (; m + 32 <= columns; m += 32)
+        multiply<2>(a, a_row, a_step, b + m, columns, steps, c + m, columns, add);
+    if (m < columns) multiply<1>(a, a_row, a_step, b + m, columns, steps, c + m, columns, add);
+}
+
+// y (n, h, w, out) of x (n, h, w, in) and filters at points (16, in, out).
+void winograd(const float *x, const Dense &s, const float *filters, float *y) {
+    std::vector<float> v(POINTS * points_apart(s.in)), m(POINTS * points_apart(s.out));
+    for (long first = 0; first < s.tiles(); first += BLOCK) {
+        long count = s.tiles() - first < BLOCK ? s.tiles() - first : BLOCK;
+        map_points(x, s, s.in, first, count, v.data());
+        for (int t = 0; t < POINTS; t++)
+            for (long p = 0; p < count; p += ROWS)
+                multiply_all(v.data() + t * points_apart(s.in) + p * s.in, s.in, 1,
+                             filters + t * s.in * s.out, s.in,
+                             m.data() + t * points_apart(s.out) + p * s.out, s.out, false);
+        Tile tile(s, first);
+        for (long p = 0; p < count; p++, tile.next(s)) {
+            float *to = y + ((tile.n * s.h + 2 * tile.row) * s.w + 2 * tile.column) * s.out;
+            bool below = 2 * tile.row + 1 < s.h, beside = 2 * tile.column + 1 < s.w;
+            for (long c = 0; c < s.out; c += 16) {
+                v16 half[2][4];
+                for (int j = 0; j < 4; j++) {
+                    v16 a[4];
+                    for (int i = 0; i < 4; i++)
+                        a[i] = load<v16>(m.data() + (4 * i + j) * points_apart(s.out) +
+                                         p * s.out + c);
+                    half[0][j] = a[0] + a[1] + a[2];
+                    half[1][j] = a[1] - a[2] - a[3];
+                }
+                for (int i = 0; i < 1 + below; i++) {
+                    const v16 *a = half[i];
+                    float *line = to + i * s.w * s.out + c;
+                    store(line, a[0] + a[1] + a[2]);
+                    if (beside) store(line + s.out, a[1] - a[2] - a[3]);
+                }
+            }
+        }
+    }
+}
+
+// Gradients (n, h, w, chs) -> points (16, BLOCK, chs): A a A^T; tiles that are none count nothing.
+void gradient_points(const float *dy, const Dense &s, long chs, long first, long count,
+                     float *points) {
+    const long apart = points_apart(chs);
+    Tile tile(s, first);
+    for (long p = 0; p < BLOCK; p++, tile.next(s)) {
+        const float *from = dy + ((tile.n * s.h + 2 * tile.row) * s.w + 2 * tile.column) * chs;
+        bool below = 2 * tile.row + 1 < s.h, beside = 2 * tile.column + 1 < s.w;
+        for (long c = 0; c < chs; c += 16) {
+            v16 a[2][2] = {}, half[4][2];
+            if (p < count) {
+                a[0][0] = load<v16>(from + c);
+                if (beside) a[0][1] = load<v16>(from + chs + c);
+                if (below) a[1][0] = load<v16>(from + s.w * chs + c);
+                if (below && beside) a[1][1] = load<v16>(from + (s.w + 1) * chs + c);
+            }
+            for (int j = 0; j < 2; j++) {
+                half[0][j] = a[0][j], half[1][j] = a[0][j] + a[1][j];
+                half[2][j] = a[0][j] - a[1][j], half[3][j] = -a[1][j];
+            }
+            for (int i = 0; i < 4; i++) {
+                float *to = points + 4 * i * apart + p * chs + c;
+                store(to, half[i][0]);
+                store(to + apart, half[i][0] + half[i][1]);
+                store(to + 2 * apart, half[i][0] - half[i][1]);
+                store(to + 3 * apart, -half[i][1]);
+            }
+        }
+    }
+}
+
+void winograd_weight(const float *dy, const float *x, const Dense &s, float *dweight) {
+    std::vector<float> v(POINTS * points_apart(s.in)), z(POINTS * points_apart(s.out));
+    std::vector<float> u(POINTS * s.in * s.out);  // (16, in, out)
+    for (long first = 0; first < s.tiles(); first += BLOCK) {
+        long count = s.tiles() - first < BLOCK ? s.tiles() - first : BLOCK;
+        map_points(x, s, s.in, first, count, v.data());
+        gradient_points(dy, s, s.out, first, count, z.data());
+        for (int t = 0; t < POINTS; t++)
+            for (long i = 0; i < s.in; i += ROWS)
+                multiply_all(v.data() + t * points_apart(s.in) + i, 1, s.in,
+                             z.data() + t * points_apart(s.out), BLOCK,
+                             u.data() + (t * s.in + i) * s.out, s.out, true);
+    }
+    for (long o = 0; o < s.out; o++)
+        for (long i = 0; i < s.in; i++) {
+            float half[3][4];
+            for (int j = 0; j < 4; j++) {
+                float a[4];
+                for (int r = 0; r < 4; r++) a[r] = u[((4 * r + j) * s.in + i) * s.out + o];
+                half[0][j] = a[0] + (a[1] + a[2]) / 2;
+                half[1][j] = (a[1] - a[2]) / 2;
+                half[2][j] = (a[1] + a[2]) / 2 + a[3];
+            }
+            for (int r = 0; r < 3; r++) {
+                const float *a = half[r];
+                float *to = dweight + (o * s.in + i) * 9 + 3 * r;
+                to[0] = a[0] + (a[1] + a[2]) / 2;
+                to[1] = (a[1] - a[2]) / 2;
+                to[2] = (a[1] + a[2]) / 2 + a[3];
+            }
+        }
+}
+
+}  // namespace
+
+extern "C" {
+
+// x, y: (rows, chs). act: 0 none, 1 ReLU, 2 ReLU6, 3 hard swish. variance: biased.
+void nasattn_norm_forward(const float *x, long rows, long chs, const float *weight,
+                          const float *bias, double eps, int act, float *y, float *mean,
+                          float *invstd, double *variance) {
+    statistics(x, rows, chs, eps, mean, invstd, variance);
+    with_activation(act, [&](auto a) {
+        norm_forward<decltype(a)>(x, rows, chs, weight, bias, mean, invstd, y);
+    });
+}
+
+void nasattn_norm_backward(const float *dy, const float *x, long rows, long chs,
+                           const float *weight, const float *bias, const float *mean,
+                           const float *invstd, int act, float *dx, float *dweight, float *dbias) {
+    with_activation(act, [&](auto a) {
+        norm_backward<decltype(a)>(dy, x, rows, chs, weight, bias, mean, invstd, dx, dweight,
+                                   dbias);
+    });
+}
+
+// x: (n, h, w, chs), dy: (n, out_h, out_w, chs), weight: (chs, 1, kernel, kernel), kernel 3, 5, 7.
+// dx may be null: the gradient of the input is not wanted then.
+void nasattn_depthwise_backward(const float *dy, const float *x, const float *weight, long n,
+                                long h, long w, long chs, long kernel, long stride, float *dx,
+                                float *dweight) {
+    long pad = kernel / 2;
+    Shape s{n, h, w, chs, stride, pad, (h - 1) / stride + 1, (w - 1) / stride + 1};
+    if (kernel == 3) depthwise_backward<3>(s, dy, x, weight, dx, dweight);
+    else if (kernel == 5) depthwise_backward<5>(s, dy, x, weight, dx, dweight);
+    else depthwise_backward<7>(s, dy, x, weight, dx, dweight);
+}
+
+// x: (n, h, w, in), weight: (out, in, 3, 3), y: (n, h, w, out); in and out multiples of 16.
+// turned: y is the gradient of a convolution's input, x that of its output; `in` is the channels
+// of x, and weight (in, out, 3, 3).
+void nasattn_dense_forward(const float *x, const float *weight, long n, long h, long w, long in,
+                           long out, int turned, float *y) {
+    std::vector<float> filters(POINTS * in * out);
+    if (turned) filter_points(weight, out, in, true, filters.data());
+    else filter_points(weight, in, out, false, filters.data());
+    winograd(x, Dense{n, h, w, in, out}, filters.data(), y);
+}
+
+// The gradient of weight (out, in, 3, 3), of x (n, h, w, in) and dy (n, h, w, out).
+void nasattn_dense_weight(const float *dy, const float *x, long n, long h, long w, long in,
+                          long out, float *dweight) {
+    winograd_weight(dy, x, Dense{n, h, w, in, out}, dweight);
+}
+}
