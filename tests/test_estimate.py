@@ -376,7 +376,7 @@ def test_an_estimate_that_fails_says_nothing(monkeypatch: pytest.MonkeyPatch) ->
         ("full", "'full': must be shorter than the training itself, of 3 epochs"),
         ("macs+epochs:3", "'epochs:3': must be shorter than the training itself"),
         ("loss_at:5steps", "estimator for 5steps: an epoch has 4"),
-        ("macs+supernet", "'supernet': is of `nasattn bench estimators` alone"),
+        ("supernet+macs", "'supernet': needs weights that a whole space shares"),
     ],
 )
 def test_an_estimate_is_shorter_than_what_it_foretells(name: str, message: str) -> None:

@@ -136,8 +136,8 @@ def combination(name: str, setting: Setting) -> Combination:
         row, length = get_estimator(part)
         if row.prepare:
             raise StudyError(
-                f"estimator {shown(part)}: is of `nasattn bench estimators` alone, where what it "
-                f"needs is prepared"
+                f"estimator {shown(part)}: needs weights that a whole space shares, which a search "
+                "does not train"
             )
         shorter = not row.has_length or length.of(setting).epochs < setting.recipe.epochs
         if row.name == FULL or not (shorter or length.unit == "steps"):

@@ -70,8 +70,9 @@ def training_seconds(arch: Architecture, setting: Setting) -> float:
             model, few, short, seed=setting.seed, device=setting.device, turns=setting.turns
         )
         seconds = epoch.seconds / (n * batch + FORWARD * len(watched))
-    an_epoch = epoch_steps(setting) * batch + FORWARD * len(data.val_search)
-    return recipe.epochs * an_epoch * seconds
+    whole = len(data.val_search)  # is looked at once, by the other epochs what the recipe says
+    looks = whole + (recipe.epochs - 1) * min(recipe.watch_size or whole, whole)
+    return seconds * (recipe.epochs * epoch_steps(setting) * batch + FORWARD * looks)
 
 
 def measuring_seconds(arch: Architecture, setting: Setting) -> float:
