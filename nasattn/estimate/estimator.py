@@ -120,8 +120,9 @@ class Subject:
         data = self.setting.data
         if not judged:
             data = replace(data, val_search=subset(data.val_search, len(data.classes)))
+        top1 = (get_objective("top1"),)
         only: dict[str, Any] = {"constraints": (), "illustrate": None, "estimates": None}
-        setting = replace(self.setting, data=data, recipe=recipe, objectives=rows, **only)
+        setting = replace(self.setting, data=data, recipe=recipe, objectives=top1, **only)
         found = evaluate(self.arch, setting, self.keep_epoch)
         if found.state != "complete":
             raise (TransientError if found.transient else EvaluationError)(found.reason)
