@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Annotated, Any
 
@@ -145,7 +146,8 @@ def trainer(
     connection, theirs = context.Pipe()
     arguments = (theirs, loop, recipe, first, part)
     process = context.Process(target=_serve, args=arguments, daemon=True)
-    process.start()
+    with deaf():
+        process.start()
     theirs.close()
 
     def ask(network: str, *, warm_up: bool) -> Timing:
@@ -167,11 +169,25 @@ def trainer(
         connection.close()
 
 
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Processes started within never hear Ctrl-C, which is their parent's, who hears it after."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # started later, it would unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(
     connection: Connection, loop: str, recipe: Recipe, first: ImageData, part: ImageData
 ) -> None:
     """What a trainer does: one epoch after the other, until nobody asks for more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the asking process's
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where `deaf` can do nothing
     torch.set_num_threads(1)
     with suppress(EOFError, OSError):
         while True:
