@@ -23,6 +23,7 @@ from nasattn.train.fast.operators import Depthwise, NormAct
 from nasattn.train.fast.swap import own_kernels
 from nasattn.train.loop import train_model
 from nasattn.train.recipe import RECIPES, Recipe
+from nasattn.zoo import read_network
 
 HAVE = load_kernels() is not None
 needs_compiler = pytest.mark.skipif(not HAVE, reason="needs a C++ compiler")
@@ -181,6 +182,64 @@ def test_what_kernels_do_not_take_is_left_to_torch() -> None:
     torch.set_num_threads(2)
     with own_kernels(layers) as any_of_them:
         assert not any_of_them
+
+
+@needs_compiler
+@pytest.mark.parametrize("act", ["relu", "relu6", "hard_swish"])
+def test_what_is_no_number_stays_none(act: str) -> None:
+    layers = nn.Sequential(nn.BatchNorm2d(8), ACTIVATIONS[act]())
+    x = picture(2, 8, 4, 4)
+    x[0, 3, 1, 1] = torch.nan
+    with own_kernels(layers):
+        y = layers(x)
+    assert y[:, 3].isnan().all()
+    assert not y[:, [0, 1, 2, 4, 5, 6, 7]].isnan().any()
+
+
+@needs_compiler
+def test_layers_that_do_more_than_torchs_are_left_alone() -> None:
+    class NormTwice(nn.BatchNorm2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    class Backwards(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in reversed([*self]):
+                x = layer(x)
+            return x
+
+    shared = nn.ReLU()
+    layers = nn.Sequential(
+        nn.Sequential(NormTwice(8), nn.ReLU()),
+        Backwards(nn.BatchNorm2d(8), nn.ReLU()),
+        nn.Sequential(nn.BatchNorm2d(8), shared),
+        shared,
+    )
+    compare(layers, picture(4, 8, 5, 5), 1e-5)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["mobilenet_v1", "shufflenet_v2"])
+def test_networks_of_other_libraries_answer_as_by_torch(name: str) -> None:
+    network = read_network(name)
+    torch.manual_seed(0)
+    model = network.build(10, 32).train()
+    model = model.to(memory_format=torch.channels_last)
+    x = picture(4, 3, 32, 32)
+    with own_kernels(ours := deepcopy(model)):
+        torch.manual_seed(1)
+        y = ours(x)
+    torch.manual_seed(1)
+    torch.testing.assert_close(y, model(x), rtol=0, atol=2e-2)
+
+
+@needs_compiler
+def test_one_network_may_be_swapped_twice() -> None:
+    layers = conv_bn(16, 16, 3, act="relu")
+    with own_kernels(layers), own_kernels(layers) as again:
+        assert not again
+        assert "NormActBackward" in graph(layers(picture(2, 16, 4, 4)))
+    assert "forward" not in vars(layers[0])
 
 
 def tiny_data() -> ImageData:

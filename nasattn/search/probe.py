@@ -34,10 +34,13 @@ def probe(setting: Setting, space: SearchSpace) -> Pace:
     static, limits = TrainingEvaluator(setting).static_values, setting.constraints
     candidates, rng = Candidates(space, side, static, limits), Random(0)
     drawn = [space.sample(rng) for _ in range(N_DRAWN)]
-    found = [known.values["macs"] for known in map(candidates.find, drawn) if known]
+    sound = [(params, known) for params in drawn if (known := candidates.find(params))]
+    if not (sound or baselines):
+        raise StudyError(f"budget: none of {N_DRAWN} networks drawn keeps to the limits")
+    found = [known.values["macs"] for _, known in sound]
     macs = [static(arch)["macs"] for arch in baselines]
     seconds, measuring, reason = [], 0.0, ""
-    for arch in (baselines or [candidates.decode(params) for params in drawn])[:N_PROBED]:
+    for arch in (baselines or [candidates.decode(params) for params, _ in sound])[:N_PROBED]:
         try:
             seconds.append(training_seconds(arch, setting) / static(arch)["macs"])
             measuring = measuring or measuring_seconds(arch, setting)

@@ -2,7 +2,7 @@
 //
 // Built where it is used (see library.py), for the processor it runs on. Every function takes
 // plain pointers; none keeps anything. Sums over many pixels are of double precision from one tile
-// of rows (or one picture) to the next, so that a result hangs on no thread and hardly on size.
+// of rows or picture to the next; those of a 3x3 convolution's weights are of single precision.
 
 #include <algorithm>
 #include <cmath>
@@ -41,14 +41,14 @@ struct None {
 };
 
 struct Relu {
-    template <class T> static T value(T z) { return z > 0.0f ? z : T{}; }
+    template <class T> static T value(T z) { return z < 0.0f ? T{} : z; }  // nan stays nan
     template <class T> static T slope(T z) { return z > 0.0f ? 1.0f - T{} : T{}; }
 };
 
 struct Relu6 {
     template <class T> static T value(T z) {
-        z = z > 0.0f ? z : T{};
-        return z < 6.0f ? z : 6.0f - T{};
+        z = z < 0.0f ? T{} : z;
+        return z > 6.0f ? 6.0f - T{} : z;
     }
     template <class T> static T slope(T z) {
         T low = z > 0.0f ? 1.0f - T{} : T{};
@@ -113,7 +113,7 @@ void statistics(const float *x, long rows, long chs, double eps, float *mean, fl
     });
     for (long c = 0; c < chs; c++) {
         double m = s[c] / rows, v = q[c] / rows - m * m;
-        v = v > 0 ? v : 0;
+        v = v < 0 ? 0 : v;
         mean[c] = float(x[c] + m);
         invstd[c] = float(1 / std::sqrt(v + eps));
         variance[c] = v;

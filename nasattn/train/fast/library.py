@@ -81,6 +81,6 @@ def build(compiler: str, folder: Path) -> Path:
 
 
 def _lasting(said: bytes) -> list[bytes]:
-    """The words of a compiler's plan but for names of temporary files."""
-    temporary = tempfile.gettempdir().encode()
-    return [word for word in said.split() if temporary not in word]
+    """The words of a compiler's plan but for places of files, which differ from call to call."""
+    places = [tempfile.gettempdir().encode(), str(SOURCE.parent).encode()]
+    return [word for word in said.split() if not any(place in word for place in places)]

@@ -1,6 +1,7 @@
 """Lets a network train on own kernels for a while; its layers and weights stay what they are."""
 
 import ctypes
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -26,17 +27,19 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 @contextmanager
 def own_kernels(model: nn.Module) -> Iterator[bool]:
-    """Within, layers of the network use own kernels where those are faster; whether there are any.
+    """Within, layers of the network use own kernels where those are faster; whether any does.
 
-    One thread on a processor, float32, channels last: all else is left to torch. What comes out
-    differs from torch by rounding alone.
+    One thread on a processor, float32, channels last: all else is left to torch, and so are
+    subclasses of its layers. What comes out differs from torch by rounding alone. A copy that is
+    made of the network within computes with the network's own weights.
     """
     kernels = load_kernels() if torch.get_num_threads() == 1 else None
     swapped = dict(_swaps(model, kernels)) if kernels else {}
+    swapped = {layer: own for layer, own in swapped.items() if "forward" not in vars(layer)}
     for layer, forward in swapped.items():
         layer.forward = forward
     try:
-        yield bool(kernels)
+        yield bool(swapped)
     finally:
         for layer in swapped:
             del layer.forward
@@ -59,17 +62,19 @@ def keep_memory() -> None:
 def _swaps(model: nn.Module, kernels: Kernels) -> Iterator[tuple[nn.Module, Forward]]:
     """Layers, and what they do instead. An activation is done by the batch norm before it."""
     followed: dict[nn.Module, nn.Module] = {}  # batch norm -> the activation behind it
+    places = Counter(part for _, part in model.named_modules(remove_duplicate=False))
     for part in model.modules():
-        if isinstance(part, nn.Sequential):
-            for norm, act in pairwise(part):
-                if isinstance(norm, nn.BatchNorm2d) and ACTS.get(type(act)) and _alone(norm, act):
+        if type(part).forward is nn.Sequential.forward:
+            for norm, act in pairwise(part.children()):
+                once = places[norm] == places[act] == 1
+                if once and ACTS.get(type(act)) and _alone(norm, act):
                     followed[norm] = act
     for part in model.modules():
-        if isinstance(part, nn.BatchNorm2d) and _is_usual(part) and _alone(part):
+        if type(part) is nn.BatchNorm2d and _is_usual(part) and _alone(part):
             yield part, _norm(part, followed.get(part), kernels)
             if part in followed:
                 yield followed[part], lambda x: x
-        elif isinstance(part, nn.Conv2d) and _alone(part):
+        elif type(part) is nn.Conv2d and _alone(part):
             if _is_depthwise(part):
                 yield part, _conv(part, partial(_depthwise, part, kernels))
             elif _is_dense(part):
@@ -121,7 +126,8 @@ def _norm(norm: nn.BatchNorm2d, act: nn.Module | None, kernels: Kernels) -> Forw
 
     def forward(x: Tensor) -> Tensor:
         n = x.numel() // x.shape[1]
-        if not (norm.training and suits(x) and n > 1):  # of one value torch says what is wrong
+        floats = norm.weight.dtype == torch.float32
+        if not (norm.training and suits(x) and floats and n > 1):  # torch says what is wrong
             y: Tensor = plain_norm(norm, x)
             return y if plain_act is None else plain_act(act, y)
         y, mean, variance = NormAct.apply(x, norm.weight, norm.bias, norm.eps, code, kernels)
@@ -145,7 +151,13 @@ def _remember(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, n: int) -> N
 
 def _conv(conv: nn.Conv2d, own: Forward) -> Forward:
     plain = type(conv).forward
-    return lambda x: own(x) if conv.training and suits(x) else plain(conv, x)
+
+    def forward(x: Tensor) -> Tensor:
+        floats = conv.weight.dtype == torch.float32
+        y: Tensor = own(x) if conv.training and suits(x) and floats else plain(conv, x)
+        return y
+
+    return forward
 
 
 def _depthwise(conv: nn.Conv2d, kernels: Kernels, x: Tensor) -> Tensor:
