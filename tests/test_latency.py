@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from nasattn.arch import parse_architecture
 from nasattn.cli import latency as cli_latency
+from nasattn.cli.by_training import train
 from nasattn.cli.latency import effort_of
-from nasattn.cli.search import train
 from nasattn.cli.study import prepare
 from nasattn.cost import bench as bench_file
 from nasattn.cost.bench import N_TOGETHER, Bench, Measured, numbers, quiet

@@ -437,7 +437,9 @@ COMMAND = ["search", "--space", "tiny.yaml", "--evaluator", "table:table.csv", "
 def test_the_command_searches_a_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("nasattn.cli.search.load_with_progress", None)  # no pictures are loaded
+    monkeypatch.setattr(
+        "nasattn.cli.by_training.load_with_progress", None
+    )  # no pictures are loaded
     assert nasattn(monkeypatch, *COMMAND, "random", "--trials", "12", "--seed", "1") == 0
     out = capsys.readouterr().out
     assert "study tiny-table: 12 networks of space tiny.yaml, seed 1, sampler random" in out

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -13,6 +13,7 @@ from rich.progress import Progress
 from nasattn.baselines.baseline import PICTURES
 from nasattn.cli.progress import ARCH_ID, WIDTH
 from nasattn.cli.study import note_environment
+from nasattn.cli.way import Run
 from nasattn.errors import StudyError
 from nasattn.report import Front
 from nasattn.report.front_table import BASELINE, front_words
@@ -25,9 +26,6 @@ from nasattn.search.trials import is_new
 from nasattn.space import SearchSpace
 from nasattn.train.loop import Epoch
 from nasattn.words import plural, printable
-
-if TYPE_CHECKING:
-    from nasattn.cli.search import Run
 
 FAILED_SHOWN = 3
 
@@ -74,7 +72,7 @@ class LookingUp:
     def on(self, engine: Engine, spec: StudySpec, storage: str) -> Self:
         return replace(self, spec=spec)
 
-    def search(self, study: optuna.Study, space: SearchSpace, run: "Run") -> Ending:
+    def search(self, study: optuna.Study, space: SearchSpace, run: Run) -> Ending:
         console = run.console
         note_environment(console, study)
         with TableProgress(console, study, self.spec, space.baselines) as progress:

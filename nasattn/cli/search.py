@@ -1,53 +1,39 @@
 """`nasattn search`: from options to a front."""
 
-import hashlib
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any
 
 import optuna
-import torch
 from rich.console import Console
 
+from nasattn.cli.by_training import Training, by_time, checkpoint_dir, train
 from nasattn.cli.commands import storage_option, typed
-from nasattn.cli.data import load_with_progress
 from nasattn.cli.engines import open_engine
 from nasattn.cli.folders import check_folder, make_folder
 from nasattn.cli.front import lines, terminal_table
 from nasattn.cli.look_up import LookingUp, look_up
-from nasattn.cli.machine import check_here, machine_turns
-from nasattn.cli.progress import SearchProgress
 from nasattn.cli.selection import select
-from nasattn.cli.study import prepare
-from nasattn.estimate.table import combination
-from nasattn.evaluate import Setting, TrainingEvaluator, check_device
+from nasattn.cli.way import Run, Way
 from nasattn.library import shipped
-from nasattn.objectives import Cost, Direction, get_objective
-from nasattn.report import Front, read_front, write_front
-from nasattn.report.explanation_sheet import illustrate
-from nasattn.report.front_table import front_words
-from nasattn.report.review import Review, Reviewed
+from nasattn.objectives import Direction
+from nasattn.report import read_front, write_front
+from nasattn.report.review import Review
 from nasattn.search.control import control_of, share_start
-from nasattn.search.driver import Ending, Watcher
-from nasattn.search.engines.engine import Engine, Work
-from nasattn.search.forecast import Forecast, read_forecast
-from nasattn.search.plan import Deadline, Plan, make_plan
-from nasattn.search.probe import probe
-from nasattn.search.run import pending_for, run_search
+from nasattn.search.driver import Ending
+from nasattn.search.engines.engine import Engine
+from nasattn.search.run import pending_for
 from nasattn.search.samplers import FOLLOWS_FIRST, check_sampler
-from nasattn.search.selection import Again, seconds_used
 from nasattn.search.spec import TABLE, StudySpec, load_study_spec
 from nasattn.search.storage import (
     artifact_dir,
     check_storage,
     check_study,
     open_study,
-    read_study,
     stored_settings,
-    without_password,
     write_study,
 )
 from nasattn.search.trials import counts
@@ -164,16 +150,6 @@ def search_on(
     return status
 
 
-def checkpoint_dir(spec: StudySpec, storage: str) -> Path:
-    """Where a search's trainings keep their state; workers may have another working folder.
-
-    Two databases may have a study of one name, and artifacts in one folder.
-    """
-    place = hashlib.sha256(without_password(storage).encode()).hexdigest()[:6]
-    folder = artifact_dir(storage) / "checkpoints" / f"{spec.folder_name}-{place}"
-    return folder.absolute()
-
-
 def settle_pending(console: Console, spec: StudySpec, storage: str, engine: Engine) -> StudySpec:
     """The spec with `pending` as it was said, else as the stored study has it, else by the jobs."""
     if spec.pending is None:
@@ -194,203 +170,6 @@ def quick_study(changes: Mapping[str, Any]) -> str | None:
     """The shipped study SPACE_quick, where there is one for the space."""
     name = f"{changes.get('space', 'mobile')}_quick"
     return name if name in shipped("studies") else None
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a search is shown on and run by."""
-
-    console: Console
-    engine: Engine
-    artifacts: Path
-    command: str  # that goes on with it
-    review: Review | None = None  # what keeps the dashboard up to date
-
-    def watched_by(self, watcher: Watcher) -> Watcher:
-        return Reviewed(watcher, self.review) if self.review else watcher
-
-
-class Way(Protocol):
-    """How networks come by their figures: by training, or from a table."""
-
-    @property
-    def spec(self) -> StudySpec:
-        """The study, with what the way settles in it."""
-
-    @property
-    def planned(self) -> Plan | None:
-        """By time."""
-
-    @property
-    def deadline(self) -> Deadline | None: ...
-
-    @property
-    def source(self) -> tuple[str, str]:
-        """Name and hash of the pictures, or of the table."""
-
-    def plan(self) -> list[str]:
-        """What is about to happen, in lines of at most 80 columns for usual names."""
-
-    def words(self, front: Front) -> list[str]:
-        """How far a front's figures can be trusted."""
-
-    @property
-    def travelling(self) -> int:
-        """How many bytes a worker is sent."""
-
-    def on(self, engine: Engine, spec: StudySpec, storage: str) -> Self:
-        """The same on an engine."""
-
-    def search(self, study: optuna.Study, space: SearchSpace, run: Run) -> Ending:
-        """Search with progress shown; returns what ended it."""
-
-    def fresh_seeds(self) -> list[int]:
-        """Those over which the best are evaluated again."""
-
-    @property
-    def again(self) -> Work:
-        """Finds a network's top1 with a fresh seed."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """Networks are trained on pictures."""
-
-    spec: StudySpec
-    setting: Setting
-    forecast: Forecast | None = None
-    planned: Plan | None = None
-    deadline: Deadline | None = None
-
-    @property
-    def source(self) -> tuple[str, str]:
-        return self.setting.data.name, self.setting.data.content_hash
-
-    def plan(self) -> list[str]:
-        spec, data = self.spec, self.setting.data
-        size = min(spec.recipe.train_size or len(data.train), len(data.train))
-        return [
-            f"data {data.name}: {size:,} train, {len(data.val_search):,} val-search pictures of "
-            f"{data.resolution}x{data.resolution}, {len(data.classes)} classes",
-            f"recipe {spec.recipe.name}, {plural(spec.recipe.epochs, 'epoch')}, {spec.device}, "
-            f"{plural(spec.threads, 'thread')}",
-            *(self.planned or make_plan(spec)).lines(),
-        ]
-
-    def words(self, front: Front) -> list[str]:
-        return front_words(front)
-
-    @property
-    def travelling(self) -> int:
-        data = self.setting.data
-        splits = (data.train, data.val_search, data.val_select)
-        return sum(split.images.nbytes + split.labels.nbytes for split in splits)
-
-    def on(self, engine: Engine, spec: StudySpec, storage: str) -> Self:
-        names = [row.name for row in self.setting.needed() if row.cost == Cost.MEASURED]
-        meters = engine.meters(self.setting, names) if names else {}
-        folder = checkpoint_dir(spec, storage)
-        setting = replace(self.setting, checkpoints=folder, meters={**meters})
-        return replace(self, spec=spec, setting=setting)
-
-    def search(self, study: optuna.Study, space: SearchSpace, run: Run) -> Ending:
-        spec, data, console = self.spec, self.setting.data, run.console
-        reference_ms = prepare(console, study, self.setting)
-        setting = replace(self.setting, reference_ms=reference_ms, illustrate=illustrate)
-        facts = {
-            "recipe_id": spec.recipe.recipe_id(data.content_hash, mirror=data.mirror),
-            "seed": spec.seed,
-            "device": spec.device,
-            "threads": spec.threads,
-        }
-        with SearchProgress(
-            console,
-            study,
-            spec,
-            setting.objectives,
-            space.baselines,
-            run.engine.n_jobs,
-            self.deadline,
-        ) as progress:
-            return run_search(
-                study,
-                spec,
-                space,
-                TrainingEvaluator(setting),
-                facts=facts,
-                artifacts=run.artifacts,
-                watcher=run.watched_by(progress),
-                forecast=self.forecast,
-                deadline=self.deadline,
-                engine=run.engine,
-                command=run.command,
-            )
-
-    def fresh_seeds(self) -> list[int]:
-        return [self.spec.seed + i for i in range(1, self.spec.n_seeds + 1)]
-
-    @property
-    def again(self) -> Work:
-        """Judged on val-select, of which the search has seen no picture."""
-        data = replace(self.setting.data, val_search=self.setting.data.val_select)
-        rows = (get_objective("top1"),)
-        assert self.setting.checkpoints
-        folder = self.setting.checkpoints / "selection"
-        only: dict[str, Any] = {"constraints": (), "estimates": None}
-        again = replace(self.setting, data=data, objectives=rows, **only)
-        return Again(replace(again, checkpoints=folder))
-
-
-def train(spec: StudySpec, space: SearchSpace, console: Console, cache_dir: Path) -> Training:
-    """The pictures, and all else that training needs."""
-    check_device(spec.device)
-    for row in (*spec.objective_rows(), *(c.objective for c in spec.limits(space))):
-        if row.runtime:
-            check_here(row.runtime)
-    torch.set_num_threads(spec.threads)
-    limits = spec.limits(space)
-    data = load_with_progress(console, spec.data, spec.resolution, cache_dir)
-    spec = spec.model_copy(update={"resolution": data.resolution})
-    rows = spec.objective_rows()
-    turns = machine_turns(console, cache_dir)
-    setting = Setting(data, spec.recipe, rows, limits, spec.seed, spec.device, turns=turns)
-    if spec.estimator:
-        setting = replace(setting, estimates=combination(spec.estimator, setting))
-    forecast = None
-    if spec.latency_model:
-        names = {row.name for row in setting.needed() if row.cost == Cost.MEASURED}
-        path = Path(spec.latency_model)
-        forecast = read_forecast(path, names, data.resolution, len(data.classes))
-    return Training(spec, setting, forecast)
-
-
-def by_time(
-    way: Training, space: SearchSpace, console: Console, storage: str, engine: Engine, began: float
-) -> Training:
-    """A search whose budget is a time, which has `began`: planned by what trainings take here.
-
-    A study that is gone on with keeps the early stopping and the estimator that it had.
-    """
-    name, spec, done, used = way.spec.study_name, way.spec, 0, 0.0
-    stored = stored_settings(storage, name)
-    if stored is not None:
-        study = read_study(storage, name)
-        done = sum(map(counts, study.get_trials(deepcopy=False)))
-        used = seconds_used(study) / engine.n_jobs
-        kept = {"early_stop", "estimator"} - spec.model_fields_set
-        spec = spec.model_copy(update={k: stored[k] for k in kept & stored.keys()})
-    with console.status("timing a few steps of the baselines"):
-        pace = probe(way.setting, space)
-    used += time.monotonic() - began
-    found = make_plan(spec, pace=pace, used=used, done=done, n_jobs=engine.n_jobs)
-    spec = found.of(spec)
-    assert spec.budget
-    end = time.monotonic() + spec.budget - used
-    deadline = Deadline(end, pace.trial, found.finalists, found.seeds, engine.n_jobs)
-    setting = way.setting
-    if spec.estimator:
-        setting = replace(setting, estimates=combination(spec.estimator, setting))
-    return replace(way, spec=spec, setting=setting, planned=found, deadline=deadline)
 
 
 def described(way: Way, space: SearchSpace) -> tuple[str, dict[str, Direction], dict[str, Any]]:
