@@ -10,6 +10,7 @@ Speeds are measured by `nasattn bench training`.
 import argparse
 import statistics
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     whole = load_data(str(options.data), 32, cache_dir=options.cache_dir)
-    data = share_of(whole, N_PICTURES)
     judged = share_of(whole, 8 * N_PICTURES).val_search
+    data = replace(share_of(whole, N_PICTURES), val_search=judged)
     recipe = RECIPES["quick"].model_copy(update={"epochs": EPOCHS})
     print(f"{N_PICTURES} pictures of 32x32, {EPOCHS} epochs, {len(judged)} for validation")
     for name in options.networks:
@@ -44,8 +45,7 @@ def main() -> None:
             torch.manual_seed(seed)
             model = read_network(name).build(len(data.classes), data.resolution)
             for loop, train in LOOPS.items():
-                part = type(data)(**(vars(data) | {"val_search": judged}))
-                last = train(deepcopy(model), part, recipe, seed=seed)[-1]
+                last = train(deepcopy(model), data, recipe, seed=seed)[-1]
                 found[loop].append(100 * last.top1)
                 print(f"{name} seed {seed} {loop}: {100 * last.top1:.2f} %", flush=True)
         differences = np.array(found["ours"]) - np.array(found["plain"])

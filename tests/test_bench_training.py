@@ -39,14 +39,6 @@ TINY: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def tiny_network() -> nn.Module:
     torch.manual_seed(0)
     return build_model(Architecture.model_validate(TINY), 2)

@@ -77,22 +77,17 @@ template <class F> void two_sums(long rows, long chs, double *totals, double *mo
     for (long r0 = 0; r0 < rows; r0 += TILE) {
         long r1 = r0 + TILE < rows ? r0 + TILE : rows, r = r0;
         std::fill(sums.begin(), sums.end(), 0.0f);
-        for (; r + AT_A_TIME <= r1; r += AT_A_TIME)
+        auto add = [&](long n) {
             over_channels(chs, [&](long c, auto zero) {
                 using T = decltype(zero);
                 T sum = load<T>(sums.data() + c), other = load<T>(more + c);
-                for (long u = 0; u < AT_A_TIME; u++) f(r + u, c, sum, other);
+                for (long u = 0; u < n; u++) f(r + u, c, sum, other);
                 store(sums.data() + c, sum);
                 store(more + c, other);
             });
-        for (; r < r1; r++)
-            over_channels(chs, [&](long c, auto zero) {
-                using T = decltype(zero);
-                T sum = load<T>(sums.data() + c), other = load<T>(more + c);
-                f(r, c, sum, other);
-                store(sums.data() + c, sum);
-                store(more + c, other);
-            });
+        };
+        for (; r + AT_A_TIME <= r1; r += AT_A_TIME) add(AT_A_TIME);
+        add(r1 - r);
         for (long c = 0; c < chs; c++) {
             totals[c] += sums[c];
             more_totals[c] += more[c];
