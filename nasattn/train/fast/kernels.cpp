@@ -168,6 +168,90 @@ template <class F> void with_activation(int act, F f) {
     else f(None{});
 }
 
+// The lanes of a vector brought down to one value by `join`.
+template <class J> float folded(float v, J) { return v; }
+template <class J> float folded(v4 v, J join) { return join(join(v[0], v[1]), join(v[2], v[3])); }
+
+template <class Half, class T, class J> float folded_in_half(T v, J join) {
+    Half halves[2];
+    std::memcpy(halves, &v, sizeof v);
+    return folded(join(halves[0], halves[1]), join);
+}
+
+template <class J> float folded(v8 v, J join) { return folded_in_half<v4>(v, join); }
+template <class J> float folded(v16 v, J join) { return folded_in_half<v8>(v, join); }
+
+// The values f(channel, zero) of a pixel brought down to one.
+template <class F, class J> float along(long chs, float joined, F f, J join) {
+    long c = 0;
+    if (chs >= 16) {
+        v16 all = f(0, v16{});
+        for (c = 16; c + 16 <= chs; c += 16) all = join(all, f(c, v16{}));
+        joined = join(joined, folded(all, join));
+    }
+    over_channels(chs - c, [&](long rest, auto zero) {
+        joined = join(joined, folded(f(c + rest, zero), join));
+    });
+    return joined;
+}
+
+const auto sum_of = [](auto a, auto b) { return a + b; };
+
+const auto top_of = [](auto a, auto b) {  // nan wins, as in torch
+    auto top = b > a ? b : a;
+    return b == b ? top : b;
+};
+
+// The gradient of the highest channel of a pixel: equal shares to all that are as high.
+void top_backward(const float *dtop, const float *top, const float *x, long rows, long chs,
+                  float *dx) {
+    for (long r = 0; r < rows; r++) {
+        const float *pixel = x + r * chs;
+        auto is_top = [&](long c, auto zero) {
+            using T = decltype(zero);
+            return load<T>(pixel + c) == top[r] ? 1.0f - zero : zero;
+        };
+        float share = dtop[r] / along(chs, 0.0f, is_top, sum_of);
+        over_channels(chs, [&](long c, auto zero) {
+            store(dx + r * chs + c, is_top(c, zero) * share);
+        });
+    }
+}
+
+// Gradients of x * gate, a gate for each channel of a picture (pictures, chs).
+void channel_gate_backward(const float *dy, const float *x, const float *gate, long pictures,
+                           long pixels, long chs, float *dx, float *dgate) {
+    for (long n = 0; n < pictures; n++) {
+        std::vector<double> totals(2 * chs);
+        const long first = n * pixels * chs;
+        two_sums(pixels, chs, totals.data(), totals.data() + chs,
+                 [&](long r, long c, auto &products, auto &) {
+                     using T = std::decay_t<decltype(products)>;
+                     const long at = first + r * chs + c;
+                     T g = load<T>(dy + at);
+                     products += g * load<T>(x + at);
+                     store(dx + at, g * load<T>(gate + n * chs + c));
+                 });
+        for (long c = 0; c < chs; c++) dgate[n * chs + c] = float(totals[c]);
+    }
+}
+
+// Gradients of x * gate, a gate for each pixel (rows).
+void pixel_gate_backward(const float *dy, const float *x, const float *gate, long rows, long chs,
+                         float *dx, float *dgate) {
+    for (long r = 0; r < rows; r++)
+        dgate[r] = along(
+            chs, 0.0f,
+            [&](long c, auto zero) {
+                using T = decltype(zero);
+                const long at = r * chs + c;
+                T g = load<T>(dy + at);
+                store(dx + at, g * gate[r]);
+                return g * load<T>(x + at);
+            },
+            sum_of);
+}
+
 struct Shape {  // of a depthwise convolution without dilation
     long n, h, w, chs, stride, pad, out_h, out_w;
 };
@@ -294,63 +378,80 @@ struct Tile {
 // Between matrices a line more than they need: else all points of a tile share few lines of L1.
 long points_apart(long chs) { return BLOCK * chs + 16; }
 
+// Ask memory for the tile below one whose pixels start here: it is due a row of tiles later, and no
+// processor foresees that. A third of the time where few channels make many tiles. FOR_WRITING: 1.
+template <int FOR_WRITING> void prefetch_below(const float *tile, long width, long chs, long c) {
+    for (int i = 0; i < OUT; i++)
+        for (int j = 0; j < OUT; j++)
+            __builtin_prefetch(tile + ((i + OUT) * width + j) * chs + c, FOR_WRITING);
+}
+
 // The transforms of a line: of a map B^T d, of a gradient A g, of products A^T m, of a filter G g,
-// and of a filter's gradient G^T u; `step` values lie between neighbours.
+// and of a filter's gradient G^T u.
 
-template <class T> void map_line(const T *d, int step, T *to, int to_step) {
-    T d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step];
-    T d5 = d[5 * step];
-    T even = d4 - 4.0f * d2, odd = d3 - 4.0f * d1, far = d4 - d2, near = 2.0f * (d3 - d1);
-    to[0] = 4.0f * d0 - 5.0f * d2 + d4;
-    to[to_step] = even + odd;
-    to[2 * to_step] = even - odd;
-    to[3 * to_step] = far + near;
-    to[4 * to_step] = far - near;
-    to[5 * to_step] = 4.0f * d1 - 5.0f * d3 + d5;
-}
+const auto map_line = [](const auto *d, auto *to) {
+    auto even = d[4] - 4.0f * d[2], odd = d[3] - 4.0f * d[1];
+    auto far = d[4] - d[2], near = 2.0f * (d[3] - d[1]);
+    to[0] = 4.0f * d[0] - 5.0f * d[2] + d[4];
+    to[1] = even + odd;
+    to[2] = even - odd;
+    to[3] = far + near;
+    to[4] = far - near;
+    to[5] = 4.0f * d[1] - 5.0f * d[3] + d[5];
+};
 
-template <class T> void gradient_line(const T *g, int step, T *to, int to_step) {
-    T g0 = g[0], g1 = g[step], g2 = g[2 * step], g3 = g[3 * step];
-    T even = g0 + g2, odd = g1 + g3, far = g0 + 4.0f * g2, near = 2.0f * g1 + 8.0f * g3;
-    to[0] = g0;
-    to[to_step] = even + odd;
-    to[2 * to_step] = even - odd;
-    to[3 * to_step] = far + near;
-    to[4 * to_step] = far - near;
-    to[5 * to_step] = g3;
-}
+const auto gradient_line = [](const auto *g, auto *to) {
+    auto even = g[0] + g[2], odd = g[1] + g[3];
+    auto far = g[0] + 4.0f * g[2], near = 2.0f * g[1] + 8.0f * g[3];
+    to[0] = g[0];
+    to[1] = even + odd;
+    to[2] = even - odd;
+    to[3] = far + near;
+    to[4] = far - near;
+    to[5] = g[3];
+};
 
-template <class T> void product_line(const T *m, int step, T *to, int to_step) {
-    T m1 = m[step], m2 = m[2 * step], m3 = m[3 * step], m4 = m[4 * step];
-    T even = m1 + m2, odd = m1 - m2, far = m3 + m4, near = m3 - m4;
+const auto product_line = [](const auto *m, auto *to) {
+    auto even = m[1] + m[2], odd = m[1] - m[2], far = m[3] + m[4], near = m[3] - m[4];
     to[0] = m[0] + even + far;
-    to[to_step] = odd + 2.0f * near;
-    to[2 * to_step] = even + 4.0f * far;
-    to[3 * to_step] = odd + 8.0f * near + m[5 * step];
-}
+    to[1] = odd + 2.0f * near;
+    to[2] = even + 4.0f * far;
+    to[3] = odd + 8.0f * near + m[5];
+};
 
-void filter_line(const float *g, int step, float *to, int to_step) {
-    float a = g[0], b = g[step], c = g[2 * step];
-    to[0] = a / 4;
-    to[to_step] = -(a + b + c) / 6;
-    to[2 * to_step] = -(a - b + c) / 6;
-    to[3 * to_step] = (a + 2 * b + 4 * c) / 24;
-    to[4 * to_step] = (a - 2 * b + 4 * c) / 24;
-    to[5 * to_step] = c;
-}
+const auto filter_line = [](const float *g, float *to) {
+    float even = g[0] + g[2], wide = g[0] + 4 * g[2];
+    to[0] = g[0] / 4;
+    to[1] = -(even + g[1]) / 6;
+    to[2] = -(even - g[1]) / 6;
+    to[3] = (wide + 2 * g[1]) / 24;
+    to[4] = (wide - 2 * g[1]) / 24;
+    to[5] = g[2];
+};
 
-void filter_gradient_line(const float *u, int step, float *to, int to_step) {
-    float u1 = u[step], u2 = u[2 * step], u3 = u[3 * step], u4 = u[4 * step];
-    to[0] = u[0] / 4 - (u1 + u2) / 6 + (u3 + u4) / 24;
-    to[to_step] = (u2 - u1) / 6 + (u3 - u4) / 12;
-    to[2 * to_step] = -(u1 + u2) / 6 + (u3 + u4) / 6 + u[5 * step];
-}
+const auto filter_gradient_line = [](const float *u, float *to) {
+    to[0] = u[0] / 4 - (u[1] + u[2]) / 6 + (u[3] + u[4]) / 24;
+    to[1] = (u[2] - u[1]) / 6 + (u[3] - u[4]) / 12;
+    to[2] = -(u[1] + u[2]) / 6 + (u[3] + u[4]) / 6 + u[5];
+};
 
-// A line transform both ways: from (N, N) to (M, M).
-template <int N, int M, class T, class F> void both_ways(const T *from, T *to, F line) {
-    T half[M * N];
-    for (int j = 0; j < N; j++) line(from + j, N, half + j, N);        // down the columns
-    for (int i = 0; i < M; i++) line(half + i * N, 1, to + i * M, 1);  // along the rows
+// A line transform both ways, from N x N values to M x M: T from(i, j) and to(i, j, T) know where.
+template <int N, int M, class T, class From, class Line, class To>
+void both_ways(From from, Line line, To to) {
+    T half[M][N];
+#pragma GCC unroll 6
+    for (int j = 0; j < N; j++) {  // down the columns
+        T column[N], made[M];
+        for (int i = 0; i < N; i++) column[i] = from(i, j);
+        line(column, made);
+        for (int i = 0; i < M; i++) half[i][j] = made[i];
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < M; i++) {  // along the rows
+        T made[M];
+        line(half[i], made);
+        for (int j = 0; j < M; j++) to(i, j, made[j]);
+    }
 }
 
 // Maps (n, h, w, chs) -> points (POINTS, BLOCK, chs) of the tiles from `first` on.
@@ -359,19 +460,20 @@ void map_points(const float *x, const Dense &s, long chs, long first, long count
     Tile tile(s, first);
     for (long p = 0; p < count; p++, tile.next(s)) {
         long top = OUT * tile.row - 1, left = OUT * tile.column - 1;
-        const float *from = x + ((tile.n * s.h + top) * s.w + left) * chs;
+        const float *map = x + ((tile.n * s.h + top) * s.w + left) * chs;
         bool inner = top >= 0 && left >= 0 && top + SIDE <= s.h && left + SIDE <= s.w;
         for (long c = 0; c < chs; c += 16) {
-            v16 a[POINTS], b[POINTS];
-            for (int i = 0; i < SIDE; i++) {
-                bool row = top + i >= 0 && top + i < s.h;
-                for (int j = 0; j < SIDE; j++) {
-                    bool inside = inner || (row && left + j >= 0 && left + j < s.w);
-                    a[i * SIDE + j] = inside ? load<v16>(from + (i * s.w + j) * chs + c) : v16{};
-                }
-            }
-            both_ways<SIDE, SIDE>(a, b, map_line<v16>);
-            for (int t = 0; t < POINTS; t++) store(points + t * apart + p * chs + c, b[t]);
+            auto at = [&](int i, int j) { return load<v16>(map + (i * s.w + j) * chs + c); };
+            auto at_edge = [&](int i, int j) {
+                bool in = top + i >= 0 && top + i < s.h && left + j >= 0 && left + j < s.w;
+                return in ? at(i, j) : v16{};
+            };
+            auto to = [&](int i, int j, v16 value) {
+                store(points + (i * SIDE + j) * apart + p * chs + c, value);
+            };
+            prefetch_below<0>(map + (2 * s.w + 1) * chs, s.w, chs, c);
+            if (inner) both_ways<SIDE, SIDE, v16>(at, map_line, to);
+            else both_ways<SIDE, SIDE, v16>(at_edge, map_line, to);
         }
     }
 }
@@ -383,16 +485,18 @@ void gradient_points(const float *dy, const Dense &s, long chs, long first, long
     Tile tile(s, first);
     for (long p = 0; p < BLOCK; p++, tile.next(s)) {
         long top = OUT * tile.row, left = OUT * tile.column;
-        const float *from = dy + ((tile.n * s.h + top) * s.w + left) * chs;
+        const float *map = dy + ((tile.n * s.h + top) * s.w + left) * chs;
         for (long c = 0; c < chs; c += 16) {
-            v16 a[OUT * OUT], b[POINTS];
-            for (int i = 0; i < OUT; i++)
-                for (int j = 0; j < OUT; j++) {
-                    bool inside = p < count && top + i < s.h && left + j < s.w;
-                    a[i * OUT + j] = inside ? load<v16>(from + (i * s.w + j) * chs + c) : v16{};
-                }
-            both_ways<OUT, SIDE>(a, b, gradient_line<v16>);
-            for (int t = 0; t < POINTS; t++) store(points + t * apart + p * chs + c, b[t]);
+            prefetch_below<0>(map, s.w, chs, c);
+            both_ways<OUT, SIDE, v16>(
+                [&](int i, int j) {
+                    bool in = p < count && top + i < s.h && left + j < s.w;
+                    return in ? load<v16>(map + (i * s.w + j) * chs + c) : v16{};
+                },
+                gradient_line,
+                [&](int i, int j, v16 value) {
+                    store(points + (i * SIDE + j) * apart + p * chs + c, value);
+                });
         }
     }
 }
@@ -402,11 +506,12 @@ void gradient_points(const float *dy, const Dense &s, long chs, long first, long
 void filter_points(const float *weight, long in, long out, bool turned, float *points) {
     for (long o = 0; o < out; o++)
         for (long i = 0; i < in; i++) {
-            float g[9], u[POINTS];
-            for (int k = 0; k < 9; k++) g[k] = weight[(o * in + i) * 9 + (turned ? 8 - k : k)];
-            both_ways<3, SIDE>(g, u, filter_line);
-            for (int t = 0; t < POINTS; t++)
-                points[t * in * out + (turned ? o * in + i : i * out + o)] = u[t];
+            const float *filter = weight + (o * in + i) * 9;
+            float *at = points + (turned ? o * in + i : i * out + o);
+            both_ways<3, SIDE, float>(
+                [&](int k, int l) { return filter[turned ? 8 - (3 * k + l) : 3 * k + l]; },
+                filter_line,
+                [&](int k, int l, float u) { at[(k * SIDE + l) * in * out] = u; });
         }
 }
 
@@ -455,13 +560,16 @@ void winograd(const float *x, const Dense &s, const float *filters, float *y) {
             long top = OUT * tile.row, left = OUT * tile.column;
             float *to = y + ((tile.n * s.h + top) * s.w + left) * s.out;
             for (long c = 0; c < s.out; c += 16) {
-                v16 a[POINTS], b[OUT * OUT];
-                for (int t = 0; t < POINTS; t++)
-                    a[t] = load<v16>(m.data() + t * apart + p * s.out + c);
-                both_ways<SIDE, OUT>(a, b, product_line<v16>);
-                for (int i = 0; i < OUT && top + i < s.h; i++)
-                    for (int j = 0; j < OUT && left + j < s.w; j++)
-                        store(to + (i * s.w + j) * s.out + c, b[i * OUT + j]);
+                prefetch_below<1>(to, s.w, s.out, c);
+                both_ways<SIDE, OUT, v16>(
+                    [&](int i, int j) {
+                        return load<v16>(m.data() + (i * SIDE + j) * apart + p * s.out + c);
+                    },
+                    product_line,
+                    [&](int i, int j, v16 value) {
+                        if (top + i < s.h && left + j < s.w)
+                            store(to + (i * s.w + j) * s.out + c, value);
+                    });
             }
         }
     }
@@ -482,9 +590,12 @@ void winograd_weight(const float *dy, const float *x, const Dense &s, float *dwe
     }
     for (long o = 0; o < s.out; o++)
         for (long i = 0; i < s.in; i++) {
-            float a[POINTS];
-            for (int t = 0; t < POINTS; t++) a[t] = u[(t * s.in + i) * s.out + o];
-            both_ways<SIDE, 3>(a, dweight + (o * s.in + i) * 9, filter_gradient_line);
+            const float *at = u.data() + i * s.out + o;
+            float *filter = dweight + (o * s.in + i) * 9;
+            both_ways<SIDE, 3, float>(
+                [&](int k, int l) { return at[(k * SIDE + l) * s.in * s.out]; },
+                filter_gradient_line,
+                [&](int k, int l, float d) { filter[3 * k + l] = d; });
         }
 }
 
@@ -509,6 +620,26 @@ void nasattn_norm_backward(const float *dy, const float *x, long rows, long chs,
         norm_backward<decltype(a)>(dy, x, rows, chs, weight, bias, mean, invstd, dx, dweight,
                                    dbias);
     });
+}
+
+// The highest channel of each pixel of x (rows, chs): top (rows).
+void nasattn_top_forward(const float *x, long rows, long chs, float *top) {
+    for (long r = 0; r < rows; r++)
+        top[r] = along(
+            chs, x[r * chs],
+            [&](long c, auto zero) { return load<decltype(zero)>(x + r * chs + c); }, top_of);
+}
+
+void nasattn_top_backward(const float *dtop, const float *top, const float *x, long rows, long chs,
+                          float *dx) {
+    top_backward(dtop, top, x, rows, chs, dx);
+}
+
+// x: (pictures, pixels, chs), gate: (pictures, chs), or (pictures, pixels) where per_pixel.
+void nasattn_gate_backward(const float *dy, const float *x, const float *gate, long pictures,
+                           long pixels, long chs, int per_pixel, float *dx, float *dgate) {
+    if (per_pixel) pixel_gate_backward(dy, x, gate, pictures * pixels, chs, dx, dgate);
+    else channel_gate_backward(dy, x, gate, pictures, pixels, chs, dx, dgate);
 }
 
 // x: (n, h, w, chs), dy: (n, out_h, out_w, chs), weight: (chs, 1, kernel, kernel), kernel 3, 5, 7.

@@ -21,6 +21,9 @@ _L, _I, _D, _P = ctypes.c_long, ctypes.c_int, ctypes.c_double, ctypes.c_void_p
 SIGNATURES = {  # as in kernels.cpp
     "norm_forward": (_P, _L, _L, _P, _P, _D, _I, _P, _P, _P, _P),
     "norm_backward": (_P, _P, _L, _L, _P, _P, _P, _P, _I, _P, _P, _P),
+    "top_forward": (_P, _L, _L, _P),
+    "top_backward": (_P, _P, _P, _L, _L, _P),
+    "gate_backward": (_P, _P, _P, _L, _L, _L, _I, _P, _P),
     "depthwise_backward": (_P, _P, _P, _L, _L, _L, _L, _L, _L, _P, _P),
     "dense_forward": (_P, _P, _L, _L, _L, _L, _L, _I, _P),
     "dense_weight": (_P, _P, _L, _L, _L, _L, _L, _P),
@@ -40,6 +43,9 @@ class Kernels:
 
         self.norm_forward = function("norm_forward")
         self.norm_backward = function("norm_backward")
+        self.top_forward = function("top_forward")
+        self.top_backward = function("top_backward")
+        self.gate_backward = function("gate_backward")
         self.depthwise_backward = function("depthwise_backward")
         self.dense_forward = function("dense_forward")
         self.dense_weight = function("dense_weight")

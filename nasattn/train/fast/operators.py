@@ -67,6 +67,71 @@ class NormAct(Function):
         return dx, dweight, dbias, None, None, None
 
 
+class Mean(Function):
+    """The mean over some dimensions, kept; its gradient is channels last as the map is."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dims: tuple[int, ...]) -> Tensor:
+        y = x.mean(dims, keepdim=True)
+        ctx.shape, ctx.share = x.shape, y.numel() / x.numel()
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        dx = torch.empty(ctx.shape, memory_format=torch.channels_last)
+        return dx.copy_(dy * ctx.share), None
+
+
+class Top(Function):
+    """The highest channel of each pixel; those that are as high share the gradient.
+
+    Shapes: (N, C, H, W) -> (N, 1, H, W).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernels: Kernels) -> Tensor:
+        n, chs, h, w = x.shape
+        top = torch.empty((n, 1, h, w))
+        kernels.top_forward(x.data_ptr(), top.numel(), chs, top.data_ptr())
+        ctx.save_for_backward(x, top)
+        ctx.kernels = kernels
+        return top
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dtop: Tensor) -> tuple[Tensor, None]:
+        (x, top), dtop = ctx.saved_tensors, dtop.contiguous()
+        dx = torch.empty_like(x)
+        ctx.kernels.top_backward(
+            *(dtop.data_ptr(), top.data_ptr(), x.data_ptr(), top.numel(), x.shape[1]),
+            dx.data_ptr(),
+        )
+        return dx, None
+
+
+class Gate(Function):
+    """A map times a gate for each channel (N, C, 1, 1) or each pixel (N, 1, H, W) of it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gate: Tensor, kernels: Kernels) -> Tensor:
+        ctx.save_for_backward(x, gate)
+        ctx.kernels = kernels
+        return x * gate
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
+        (x, gate), dy = ctx.saved_tensors, last(dy)
+        (n, chs, h, w), factors = x.shape, gate.contiguous()
+        dx, dgate = torch.empty_like(x), torch.empty(gate.shape)
+        ctx.kernels.gate_backward(
+            *(dy.data_ptr(), x.data_ptr(), factors.data_ptr(), n, h * w, chs),
+            *(gate.shape[1] == 1, dx.data_ptr(), dgate.data_ptr()),
+        )
+        return dx, dgate, None
+
+
 class Depthwise(Function):
     """A depthwise convolution; torch's forward, own gradients.
 

@@ -3,13 +3,14 @@
 import ctypes
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from nasattn.train.fast.functions import OwnFunctions
 from nasattn.train.fast.library import Kernels, load_kernels
 from nasattn.train.fast.operators import (
     ACTS,
@@ -39,7 +40,8 @@ def own_kernels(model: nn.Module) -> Iterator[bool]:
     for layer, forward in swapped.items():
         layer.forward = forward
     try:
-        yield bool(swapped)
+        with OwnFunctions(kernels) if kernels else nullcontext():
+            yield bool(swapped)
     finally:
         for layer in swapped:
             del layer.forward
