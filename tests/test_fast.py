@@ -102,6 +102,14 @@ def test_depthwise_is_that_of_torch(kernel: int, stride: int, size: tuple[int, i
 
 
 @needs_compiler
+@pytest.mark.parametrize("size", [(8, 8), (7, 5), (2, 3), (17, 16), (5, 33)])
+@pytest.mark.parametrize("kernel", [5, 7])
+def test_depthwise_of_channels_first_is_that_of_torch(kernel: int, size: tuple[int, int]) -> None:
+    layers = conv_bn(2, 2, kernel, groups=2)[:1]
+    assert "PlanarBackward" in compare(layers, picture(3, 2, *size).contiguous())
+
+
+@needs_compiler
 @pytest.mark.parametrize("size", [(8, 8), (7, 5), (2, 3), (1, 1), (17, 16)])
 @pytest.mark.parametrize("widths", [(16, 16), (16, 48), (128, 32)])
 def test_dense_is_that_of_torch(widths: tuple[int, int], size: tuple[int, int]) -> None:

@@ -345,6 +345,70 @@ void depthwise_backward(const Shape &s, const float *dy, const float *x, const f
         for (int t = 0; t < K * K; t++) dweight[c * K * K + t] = float(dtaps[t * s.chs + c]);
 }
 
+// Depthwise convolutions of stride 1 of maps with channels first, which are made of few channels
+// (the pooled ones of a spatial gate): planes (h, w), each with a border of zeros.
+
+template <int K> struct Planes {
+    long h, w, wide;  // `wide`: a row with its border, room for whole vectors
+    std::vector<float> padded;
+    Planes(long h, long w)
+        : h(h), w(w), wide((w + 15) / 16 * 16 + K - 1), padded((h + K - 1) * wide) {}
+
+    void take(const float *plane) {
+        float *inside = padded.data() + K / 2 * (wide + 1);
+        for (long y = 0; y < h; y++) std::copy_n(plane + y * w, w, inside + y * wide);
+    }
+
+    v16 at(long y, long x) const { return load<v16>(padded.data() + y * wide + x); }  // with border
+};
+
+template <int K>
+void planar(const float *x, const float *weight, bool turned, long planes, long chs, long h, long w,
+            float *y) {
+    Planes<K> source(h, w);
+    for (long p = 0; p < planes; p++) {
+        const float *filter = weight + p % chs * K * K;
+        source.take(x + p * h * w);
+        for (long r = 0; r < h; r++)
+            for (long c = 0; c < w; c += 16) {
+                v16 sum{};
+                for (int i = 0; i < K; i++)
+                    for (int j = 0; j < K; j++)
+                        sum += source.at(r + i, c + j) *
+                               filter[turned ? K * K - 1 - (i * K + j) : i * K + j];
+                long left = w - c < 16 ? w - c : 16;
+                std::memcpy(y + (p * h + r) * w + c, &sum, left * sizeof(float));
+            }
+    }
+}
+
+template <int K>
+void planar_weight(const float *dy, const float *x, long planes, long chs, long h, long w,
+                   float *dweight) {
+    Planes<K> source(h, w);
+    Planes<1> gradient(h, w);
+    std::vector<double> sums(chs * K * K);
+    for (long p = 0; p < planes; p++) {
+        source.take(x + p * h * w);
+        gradient.take(dy + p * h * w);
+        for (int i = 0; i < K; i++) {
+            v16 row[K]{};
+            for (long r = 0; r < h; r++)
+                for (long c = 0; c < w; c += 16)
+                    for (int j = 0; j < K; j++) row[j] += gradient.at(r, c) * source.at(r + i, c + j);
+            for (int j = 0; j < K; j++)
+                sums[p % chs * K * K + i * K + j] += folded(row[j], sum_of);
+        }
+    }
+    std::copy(sums.begin(), sums.end(), dweight);
+}
+
+template <class F> void with_kernel(long kernel, F f) {
+    if (kernel == 3) f(std::integral_constant<int, 3>{});
+    else if (kernel == 5) f(std::integral_constant<int, 5>{});
+    else f(std::integral_constant<int, 7>{});
+}
+
 // Dense 3x3 convolutions of stride 1 and padding 1 by Winograd's F(4x4, 3x3): a tile of 4x4 pixels
 // takes 36 products a pair of channels instead of 144. Source: Lavin and Gray, CVPR 2016.
 //
@@ -649,9 +713,25 @@ void nasattn_depthwise_backward(const float *dy, const float *x, const float *we
                                 float *dweight) {
     long pad = kernel / 2;
     Shape s{n, h, w, chs, stride, pad, (h - 1) / stride + 1, (w - 1) / stride + 1};
-    if (kernel == 3) depthwise_backward<3>(s, dy, x, weight, dx, dweight);
-    else if (kernel == 5) depthwise_backward<5>(s, dy, x, weight, dx, dweight);
-    else depthwise_backward<7>(s, dy, x, weight, dx, dweight);
+    with_kernel(kernel, [&](auto k) {
+        depthwise_backward<decltype(k)::value>(s, dy, x, weight, dx, dweight);
+    });
+}
+
+// x, y: (n, chs, h, w), weight: (chs, 1, kernel, kernel), stride 1. turned: y is the gradient of the
+// input, x that of the output.
+void nasattn_planar(const float *x, const float *weight, long n, long chs, long h, long w,
+                    long kernel, int turned, float *y) {
+    with_kernel(kernel, [&](auto k) {
+        planar<decltype(k)::value>(x, weight, turned, n * chs, chs, h, w, y);
+    });
+}
+
+void nasattn_planar_weight(const float *dy, const float *x, long n, long chs, long h, long w,
+                           long kernel, float *dweight) {
+    with_kernel(kernel, [&](auto k) {
+        planar_weight<decltype(k)::value>(dy, x, n * chs, chs, h, w, dweight);
+    });
 }
 
 // x: (n, h, w, in), weight: (out, in, 3, 3), y: (n, h, w, out); in and out multiples of 16.

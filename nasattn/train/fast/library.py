@@ -25,6 +25,8 @@ SIGNATURES = {  # as in kernels.cpp
     "top_backward": (_P, _P, _P, _L, _L, _P),
     "gate_backward": (_P, _P, _P, _L, _L, _L, _I, _P, _P),
     "depthwise_backward": (_P, _P, _P, _L, _L, _L, _L, _L, _L, _P, _P),
+    "planar": (_P, _P, _L, _L, _L, _L, _L, _I, _P),
+    "planar_weight": (_P, _P, _L, _L, _L, _L, _L, _P),
     "dense_forward": (_P, _P, _L, _L, _L, _L, _L, _I, _P),
     "dense_weight": (_P, _P, _L, _L, _L, _L, _L, _P),
 }
@@ -47,6 +49,8 @@ class Kernels:
         self.top_backward = function("top_backward")
         self.gate_backward = function("gate_backward")
         self.depthwise_backward = function("depthwise_backward")
+        self.planar = function("planar")
+        self.planar_weight = function("planar_weight")
         self.dense_forward = function("dense_forward")
         self.dense_weight = function("dense_weight")
 

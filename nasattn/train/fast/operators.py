@@ -16,13 +16,13 @@ KERNELS = (5, 7)  # of depthwise convolutions: torch's gradients of 3x3 ones are
 WIDTHS = range(16, 128 + 1, 16)
 
 
-def suits(x: Tensor) -> bool:
-    """Whether kernels take a map: float32 on the processor, channels last in memory."""
+def suits(x: Tensor, order: torch.memory_format = torch.channels_last) -> bool:
+    """Whether kernels take a map: float32 on the processor, in this order in memory."""
     return (
         x.dtype == torch.float32
         and x.device.type == "cpu"
         and x.dim() == 4
-        and x.is_contiguous(memory_format=torch.channels_last)
+        and x.is_contiguous(memory_format=order)
     )
 
 
@@ -158,6 +158,37 @@ class Depthwise(Function):
             dweight.data_ptr(),
         )
         return dx, dweight, None, None
+
+
+class Planar(Function):
+    """A depthwise convolution of stride 1 of a map with channels first, as few channels have it.
+
+    Shapes: x (N, C, H, W), weight (C, 1, K, K), K of KERNELS, padding K // 2.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, kernels: Kernels) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.kernels = kernels
+        return _planar(x, weight, kernels)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), kernels, dy = ctx.saved_tensors, ctx.kernels, dy.contiguous()
+        dx = _planar(dy, weight, kernels, turned=True) if ctx.needs_input_grad[0] else None
+        dweight = torch.empty(weight.shape)
+        kernels.planar_weight(
+            *(dy.data_ptr(), x.data_ptr(), *x.shape, weight.shape[2], dweight.data_ptr())
+        )
+        return dx, dweight, None
+
+
+def _planar(x: Tensor, weight: Tensor, kernels: Kernels, *, turned: bool = False) -> Tensor:
+    """The convolution; `turned`: the gradient of its input, x being that of its output."""
+    y, taps = torch.empty(x.shape), weight.contiguous()
+    kernels.planar(x.data_ptr(), taps.data_ptr(), *x.shape, weight.shape[2], turned, y.data_ptr())
+    return y
 
 
 class Dense(Function):

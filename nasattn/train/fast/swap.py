@@ -19,6 +19,7 @@ from nasattn.train.fast.operators import (
     Dense,
     Depthwise,
     NormAct,
+    Planar,
     suits,
 )
 
@@ -151,22 +152,26 @@ def _remember(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, n: int) -> N
     norm.running_var.lerp_((variance * (n / (n - 1))).float(), share)
 
 
-def _conv(conv: nn.Conv2d, own: Forward) -> Forward:
+def _conv(conv: nn.Conv2d, own: Callable[[Tensor], Tensor | None]) -> Forward:
     plain = type(conv).forward
 
     def forward(x: Tensor) -> Tensor:
         floats = conv.weight.dtype == torch.float32
-        y: Tensor = own(x) if conv.training and suits(x) and floats else plain(conv, x)
-        return y
+        y = own(x) if conv.training and floats else None
+        return plain(conv, x) if y is None else y
 
     return forward
 
 
-def _depthwise(conv: nn.Conv2d, kernels: Kernels, x: Tensor) -> Tensor:
-    y: Tensor = Depthwise.apply(x, conv.weight, conv.stride[0], kernels)
+def _depthwise(conv: nn.Conv2d, kernels: Kernels, x: Tensor) -> Tensor | None:
+    y: Tensor | None = None
+    if suits(x):
+        y = Depthwise.apply(x, conv.weight, conv.stride[0], kernels)
+    elif suits(x, torch.contiguous_format) and conv.stride == (1, 1):
+        y = Planar.apply(x, conv.weight, kernels)
     return y
 
 
-def _dense(conv: nn.Conv2d, kernels: Kernels, x: Tensor) -> Tensor:
-    y: Tensor = Dense.apply(x, conv.weight, kernels)
+def _dense(conv: nn.Conv2d, kernels: Kernels, x: Tensor) -> Tensor | None:
+    y: Tensor | None = Dense.apply(x, conv.weight, kernels) if suits(x) else None
     return y
