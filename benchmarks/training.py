@@ -1,6 +1,6 @@
 """Does our loop learn what the plain one learns? Accuracy after the same epochs, seed by seed.
 
-    python -m benchmarks.training CIFAR10.npz [NETWORK ...]
+    python -m benchmarks.training CIFAR10.npz [NETWORK ...] [--seeds 6]
 
 Both loops train the same initial weights by the recipe `quick` on the same pictures, in orders and
 with augmentations of their own; paired differences over the seeds, with Student's t interval.
@@ -31,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("networks", nargs="*", default=NETWORKS)
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="of them, from 0 on")
     parser.add_argument("--cache-dir", type=Path, default=Path("runs/cache"))
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -41,7 +42,7 @@ def main() -> None:
     print(f"{N_PICTURES} pictures of 32x32, {EPOCHS} epochs, {len(judged)} for validation")
     for name in options.networks:
         found: dict[str, list[float]] = {loop: [] for loop in LOOPS}
-        for seed in range(SEEDS):
+        for seed in range(options.seeds):
             torch.manual_seed(seed)
             model = read_network(name).build(len(data.classes), data.resolution)
             for loop, train in LOOPS.items():
