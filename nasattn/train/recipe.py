@@ -99,6 +99,17 @@ RECIPES: dict[str, Recipe] = {
             schedule="onecycle",
             augmentation=Augmentation(crop=0.0625, flip=0.5),
         ),
+        Recipe(  # ours: `quick` at a rate that deep networks take; for harder pictures than digits
+            name="steady",
+            epochs=8,
+            batch_size=32,
+            optimizer="adamw",
+            lr=1.5e-3,
+            momentum=0.8,
+            weight_decay=0.01,
+            schedule="onecycle",
+            augmentation=Augmentation(crop=0.0625, flip=0.5),
+        ),
         Recipe(  # ours: what pruning has cost is mostly won back in a few epochs
             name="finetune",
             epochs=5,
