@@ -10,13 +10,15 @@ import optuna
 import torch
 from rich.console import Console
 
+from nasattn.baselines import get_baseline
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.machine import check_here, machine_turns
 from nasattn.cli.progress import SearchProgress
 from nasattn.cli.study import prepare
+from nasattn.cli.tuning import tuned
 from nasattn.cli.way import Run
 from nasattn.estimate.table import combination
-from nasattn.evaluate import Setting, TrainingEvaluator, check_device
+from nasattn.evaluate import LATENCY_REFERENCE, Setting, TrainingEvaluator, check_device
 from nasattn.objectives import Cost, get_objective
 from nasattn.report import Front
 from nasattn.report.explanation_sheet import illustrate
@@ -37,6 +39,7 @@ from nasattn.search.storage import (
 )
 from nasattn.search.trials import counts
 from nasattn.space import SearchSpace
+from nasattn.train.recipe import Recipe
 from nasattn.words import plural
 
 
@@ -61,7 +64,7 @@ class Training:
             f"data {data.name}: {size:,} train, {len(data.val_search):,} val-search pictures of "
             f"{data.resolution}x{data.resolution}, {len(data.classes)} classes",
             f"recipe {spec.recipe.name}, {plural(spec.recipe.epochs, 'epoch')}, {spec.device}, "
-            f"{plural(spec.threads, 'thread')}",
+            f"{plural(spec.threads, 'thread')}{spec.recipe.way}",
             *(self.planned or make_plan(spec)).lines(),
         ]
 
@@ -129,8 +132,10 @@ class Training:
         return Again(replace(again, checkpoints=folder))
 
 
-def train(spec: StudySpec, space: SearchSpace, console: Console, cache_dir: Path) -> Training:
-    """The pictures, and all else that training needs."""
+def train(
+    spec: StudySpec, space: SearchSpace, console: Console, cache_dir: Path, *, tune: bool = False
+) -> Training:
+    """The pictures, and all else that training needs. `tune`: by the fastest way of computing."""
     check_device(spec.device)
     for row in (*spec.objective_rows(), *(c.objective for c in spec.limits(space))):
         if row.runtime:
@@ -142,6 +147,11 @@ def train(spec: StudySpec, space: SearchSpace, console: Console, cache_dir: Path
     rows = spec.objective_rows()
     turns = machine_turns(console, cache_dir)
     setting = Setting(data, spec.recipe, rows, limits, spec.seed, spec.device, turns=turns)
+    if tune:
+        spec = spec.model_copy(
+            update={"recipe": tuned_for(spec, space, setting, console, cache_dir)}
+        )
+        setting = replace(setting, recipe=spec.recipe)
     if spec.estimator:
         setting = replace(setting, estimates=combination(spec.estimator, setting))
     forecast = None
@@ -150,6 +160,25 @@ def train(spec: StudySpec, space: SearchSpace, console: Console, cache_dir: Path
         path = Path(spec.latency_model)
         forecast = read_forecast(path, names, data.resolution, len(data.classes))
     return Training(spec, setting, forecast)
+
+
+def tuned_for(
+    spec: StudySpec, space: SearchSpace, setting: Setting, console: Console, cache_dir: Path
+) -> Recipe:
+    """The recipe, computed as the space's first baseline trains fastest here."""
+    name = space.baselines[0] if space.baselines else LATENCY_REFERENCE
+    arch = get_baseline(name).architecture.at_resolution(setting.data.resolution)
+    return tuned(
+        console,
+        spec.recipe,
+        name,
+        lambda: setting.build(arch),
+        setting.data,
+        device=spec.device,
+        threads=spec.threads,
+        turns=setting.turns,
+        cache_dir=cache_dir,
+    )
 
 
 def by_time(

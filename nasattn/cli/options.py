@@ -92,6 +92,12 @@ Plugins = Annotated[
     ),
 ]
 
+TuneEngine = Annotated[
+    bool,
+    typer.Option(
+        "--tune-engine", help="Find out once how steps are computed fastest here, and do so."
+    ),
+]
 # Of distillation: `nasattn train` and `nasattn final`.
 Teachers = Annotated[
     list[str] | None,

@@ -18,6 +18,7 @@ from nasattn.cli.front import lines, terminal_table
 from nasattn.cli.look_up import LookingUp, look_up
 from nasattn.cli.selection import select
 from nasattn.cli.way import Run, Way
+from nasattn.errors import StudyError
 from nasattn.library import shipped
 from nasattn.objectives import Direction
 from nasattn.report import read_front, write_front
@@ -58,6 +59,7 @@ def search_command(
     resume: bool,
     as_json: bool,
     cache_dir: Path,
+    tune: bool = False,
 ) -> int:
     """Search by a study file and options; returns the exit status."""
     if study is None and changes.get("evaluator", "").startswith(TABLE):
@@ -72,6 +74,7 @@ def search_command(
         resume=resume,
         as_json=as_json,
         cache_dir=cache_dir,
+        tune=tune,
     )
 
 
@@ -84,6 +87,7 @@ def search_by(
     cache_dir: Path,
     resume: bool = True,
     as_json: bool = False,
+    tune: bool = False,
 ) -> int:
     """Check everything, search, show the front and the next command; returns the exit status.
 
@@ -98,7 +102,12 @@ def search_by(
     check_folder(folder)
     check_storage(storage, spec.study_name, resume=resume)
     way: Training | LookingUp
-    way = look_up(spec, space, changes) if spec.table else train(spec, space, console, cache_dir)
+    if spec.table:
+        if tune:
+            raise StudyError("--tune-engine: a search in a table trains nothing")
+        way = look_up(spec, space, changes)
+    else:
+        way = train(spec, space, console, cache_dir, tune=tune)
     with open_engine(way.spec, way.travelling) as engine:
         way = way.on(engine, settle_pending(console, way.spec, storage, engine), storage)
         if isinstance(way, Training) and way.spec.budget:

@@ -18,6 +18,7 @@ from nasattn.cli.epochs import EpochLines
 from nasattn.cli.folders import RunFolder, check_folder, check_target, one_writer, write_result
 from nasattn.cli.machine import Machine, check_params, machine_turns, plain_memory_errors
 from nasattn.cli.teacher import Lesson, read_distil, say_lesson
+from nasattn.cli.tuning import tuned
 from nasattn.data import ImageData, Split, is_here
 from nasattn.data.augment import Normalise
 from nasattn.data.load import MAX_RESOLUTION, MIN_RESOLUTION
@@ -79,6 +80,7 @@ def train_command(
     out: Path | None,
     overwrite: bool,
     cache_dir: Path,
+    tune: bool = False,
 ) -> int:
     """Check everything, train, write weights and curve; returns the exit status."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -94,7 +96,20 @@ def train_command(
         check_here(name, options.data, options.resolution, cache_dir)
     data = load_with_progress(console, options.data, options.resolution, cache_dir)
     distil = read_distil(lesson, data, cache_dir)
-    model = build(network, options, data)
+    model, turns = build(network, options, data), machine_turns(console, cache_dir)
+    if tune:
+        recipe = tuned(
+            console,
+            options.recipe,
+            network.name,
+            lambda: build(network, options, data),
+            data,
+            device=options.device,
+            threads=options.threads,
+            turns=turns,
+            cache_dir=cache_dir,
+        )
+        options = options.model_copy(update={"recipe": recipe})
     if distil:
         distil.check(model, torch.zeros(1, 3, data.resolution, data.resolution))
     begun: dict[str, Any] = {}
@@ -103,7 +118,7 @@ def train_command(
         begun = {"init": found.identity, "normalise": found.normalise}
     facts = known_facts(network, options, data, **begun, distil=distil)
     folder = RunFolder(path, WEIGHTS, CURVE, facts.run)
-    job = Job(model, options, data, facts, folder, machine_turns(console, cache_dir), distil)
+    job = Job(model, options, data, facts, folder, turns, distil)
     with one_writer(path):
         if not overwrite and folder.earlier(Facts):
             console.print("trained already with these settings; --overwrite trains it again")
@@ -295,7 +310,7 @@ def plan(job: Job) -> str:
         f"{data.resolution}x{data.resolution}, {len(data.classes)} classes\n"
         f"recipe {recipe.name}, {plural(recipe.epochs, 'epoch')}, "
         f"seed {options.seed}, {options.device}, "
-        f"{plural(options.threads, 'thread')}"
+        f"{plural(options.threads, 'thread')}{recipe.way}"
     )
 
 

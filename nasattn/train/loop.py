@@ -92,6 +92,7 @@ def train_model(
     `seed` alone decides order and augmentation. With a `checkpoint` a training that was stopped
     goes on after its last whole epoch, to the same weights as if it had not been stopped (dropout
     included). Each epoch waits for its turn. With `distil` the loss is mixed with its teachers'.
+    A recipe of low precision trains in it, and is judged in float32, as is one that compiles.
     By a recipe that quantises, the curve is that of the rounded network, the weights are plain.
     `normalise` is that of weights from elsewhere; None: by the training pictures. Raises
     EvaluationError when the loss is not finite.
@@ -113,8 +114,14 @@ def train_model(
         network = FakeInt8(model, ranges)
     curve = [Epoch(*row) for row in checkpoint.restore(parts, rng)] if checkpoint else []
     keep_memory()
+    answer: Callable[[Tensor], Tensor] = network
+    if recipe.compile != "none":
+        answer = torch.compile(network, mode=recipe.compile)
+    low = torch.autocast(
+        torch.device(device).type, torch.bfloat16, enabled=recipe.precision == "bfloat16"
+    )
     with ExitStack() as stack:
-        if network is model:  # what rounds does so by torch's operators
+        if answer is model:  # what rounds or is compiled does so by torch's operators
             stack.enter_context(own_kernels(model))
         example = to_float(images[:1])
         mix = stack.enter_context(distil.teaching(model, example)) if distil else None
@@ -128,10 +135,11 @@ def train_model(
                 for batch in batches(len(images), batch_size, rng):
                     x = augment(images[batch], strengths, rng)  # (B, C, H, W)
                     y = labels[batch]
-                    logits = network(normalise(x))
-                    loss = cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
-                    if mix:
-                        loss = mix(loss, logits, x)
+                    with low:
+                        logits = answer(normalise(x))
+                        loss = cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
+                        if mix:
+                            loss = mix(loss, logits, x)
                     optimizer.zero_grad()
                     loss.backward()  # type: ignore[no-untyped-call]
                     optimizer.step()

@@ -51,13 +51,21 @@ class Recipe(Spec):
     head_epochs: NonNegativeInt = 0  # the last layer alone is trained for so many epochs,
     thaw_epochs: NonNegativeInt = 0  # over so many more the others join it; 0: all at once
     quantise: Literal["none", "int8"] = "none"  # round in the forward pass as an int8 export does
+    # How steps are computed (see tune.py): weights stay float32, and networks are judged by it.
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the passes; lower is autocast
+    compile: Literal["none", "default", "reduce-overhead"] = "none"  # torch's modes; last: graphs
 
     @model_validator(mode="after")
-    def _thaws_in_time(self) -> "Recipe":
+    def _fits(self) -> "Recipe":
         frozen = self.head_epochs + self.thaw_epochs
         if frozen > self.epochs:
             raise ValueError(
                 f"head_epochs + thaw_epochs: must be at most the {self.epochs} epochs, is {frozen}"
+            )
+        if self.quantise != "none" and (self.precision, self.compile) != ("float32", "none"):
+            raise ValueError(
+                f"quantise {self.quantise}: takes precision float32 and compile none, not "
+                f"{self.precision} and {self.compile}"
             )
         return self
 
@@ -67,6 +75,13 @@ class Recipe(Spec):
         fields = {k: field.default for k, field in type(self).model_fields.items() if k in LATER}
         written: dict[str, Any] = handler(self)
         return {k: v for k, v in written.items() if k not in LATER or v != fields[k]}
+
+    @property
+    def way(self) -> str:
+        """How steps are computed, to end a line: empty, or `, bfloat16, compiled`."""
+        words = {"none": "", "default": ", compiled", "reduce-overhead": ", as CUDA graphs"}
+        low = "" if self.precision == "float32" else f", {self.precision}"
+        return low + words[self.compile]
 
     def strengths(self, *, mirror: bool) -> dict[str, float]:
         """The augmentation by step; no flip where a mirrored picture would change its class."""
@@ -80,7 +95,7 @@ class Recipe(Spec):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-LATER = frozenset({"watch_size", "head_epochs", "thaw_epochs", "quantise"})
+LATER = frozenset({"watch_size", "head_epochs", "thaw_epochs", "quantise", "precision", "compile"})
 CROP_AND_FLIP = Augmentation(crop=0.125, flip=0.5)
 
 # The papers' recipes as far as they are printed (PAPERS.md, section 9); what a paper leaves open

@@ -15,6 +15,7 @@ from nasattn.cli.options import (
     Teachers,
     TeacherStd,
     Temperature,
+    TuneEngine,
     amount,
     cache_dir,
     decimal,
@@ -41,6 +42,7 @@ def train(
     seed: Annotated[int | None, number("Seed of weights and batches. [0]")] = None,
     device: Annotated[str | None, name_of("cpu, cuda, cuda:1, ... [cpu]")] = None,
     threads: Annotated[int | None, number("Processor threads to train with. [1]")] = None,
+    tune_engine: TuneEngine = False,
     init: Annotated[
         str | None,
         name_of("Weights to begin with: .safetensors, .npz, .pth, or 'torchvision'.", "FILE"),
@@ -89,6 +91,7 @@ def train(
         out=out,
         overwrite=overwrite,
         cache_dir=cache_dir(),
+        tune=tune_engine,
     )
     raise typer.Exit(status)
 

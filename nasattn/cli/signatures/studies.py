@@ -9,6 +9,7 @@ from nasattn.cli.options import (
     DEFAULT_STORAGE,
     Plugins,
     Storage,
+    TuneEngine,
     cache_dir,
     decimal,
     name_of,
@@ -73,6 +74,7 @@ def search(
     ] = None,
     device: Annotated[str | None, name_of("cpu, cuda, cuda:1, ... [cpu]")] = None,
     threads: Annotated[int | None, number("Processor threads to train with. [1]")] = None,
+    tune_engine: TuneEngine = False,
     engine: Annotated[str | None, name_of("local or ray. [local]")] = None,
     n_jobs: Annotated[int | None, number("Networks at once. [1; ray: as many as fit]")] = None,
     pending: Annotated[
@@ -142,6 +144,7 @@ def search(
         resume=resume,
         as_json=json,
         cache_dir=cache_dir(),
+        tune=tune_engine,
     )
     raise typer.Exit(status)
 

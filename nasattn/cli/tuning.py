@@ -1,0 +1,86 @@
+"""`--tune-engine`: the fastest way of computing on this machine, found out once and kept."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+from rich.console import Console
+from torch import nn
+
+from nasattn.cli.tables import add_row, name_column, number_column, table
+from nasattn.data import ImageData
+from nasattn.errors import StudyError
+from nasattn.files import write_text
+from nasattn.search.environment import environment
+from nasattn.train.recipe import Recipe
+from nasattn.train.tune import WAYS, Timing, fastest, time_way, ways_of
+from nasattn.turns import Turns
+
+TIMINGS = TypeAdapter(list[Timing])
+MACHINE = ("torch", "processor", "vector", "gpu")  # of what timings hold good for
+
+
+def tuned(
+    console: Console,
+    recipe: Recipe,
+    name: str,
+    build: Callable[[], nn.Module],
+    data: ImageData,
+    *,
+    device: str,
+    threads: int,
+    turns: Turns,
+    cache_dir: Path,
+) -> Recipe:
+    """The recipe with the way by which network `name` trains fastest here, which it shows.
+
+    The timings are kept with the machine's other files and not taken again. Raises StudyError for
+    a recipe that quantises.
+    """
+    if recipe.quantise != "none":
+        raise StudyError(f"--tune-engine: recipe {recipe.name!r} quantises, which has one way only")
+    machine = environment()
+    facts: list[object] = [machine.get(key) for key in MACHINE]
+    facts += [name, device, threads, data.resolution, recipe.batch_size]
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    path = cache_dir / "engines" / f"{key}.json"
+    timings = _kept(path)
+    if not timings:
+        timings = []
+        for way in ways_of(device):
+            with console.status(f"training {name} for a few steps: {way}"):
+                timings.append(time_way(way, build, data, recipe, device=device, turns=turns))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps([asdict(timing) for timing in timings], indent=1) + "\n")
+    size = min(recipe.train_size or len(data.train), len(data.train))
+    n_steps = recipe.epochs * max(size // recipe.batch_size, 1)
+    best = fastest({timing.way: timing for timing in timings}, n_steps)
+    show(console, timings, n_steps, best, path)
+    return recipe.model_copy(update=dict(WAYS[best]))
+
+
+def _kept(path: Path) -> list[Timing]:
+    """Timings of an earlier probe; none where the file is missing or of another version."""
+    try:
+        found = TIMINGS.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return []
+    return found if {timing.way for timing in found} <= WAYS.keys() else []
+
+
+def show(console: Console, timings: list[Timing], n_steps: int, best: str, path: Path) -> None:
+    """A row a way, the chosen one marked."""
+    heads = ("setup s", "ms a step", f"{n_steps:,} steps, s")
+    made = table(name_column("engine"), *map(number_column, heads), "")
+    for timing in timings:
+        cells: tuple[str, ...] = ("-", "-", "-", timing.reason)
+        if not timing.reason:
+            total = timing.training_seconds(n_steps)
+            times = (f"{timing.setup_seconds:.1f}", f"{1000 * timing.step_seconds:.1f}")
+            cells = (*times, f"{total:.0f}", "taken" if timing.way == best else "")
+        add_row(made, (timing.way, *cells))
+    console.print(made)
+    console.print(f"kept: {path}", style="dim", markup=False, soft_wrap=True)
