@@ -27,6 +27,9 @@ from nasattn.train.recipe import RECIPES, Recipe
 from nasattn.zoo import read_network
 
 HAVE = load_kernels() is not None
+OWN = {
+    f"{name}Backward" for name in ("NormAct", "Depthwise", "Planar", "Dense", "Mean", "Top", "Gate")
+}
 needs_compiler = pytest.mark.skipif(not HAVE, reason="needs a C++ compiler")
 
 
@@ -72,12 +75,13 @@ def graph(y: Tensor) -> set[str]:
 @pytest.mark.parametrize("act", [None, *ACTIVATIONS])
 @pytest.mark.parametrize("chs", [1, 6, 16, 43])
 def test_norm_and_activation_are_those_of_torch(chs: int, act: str | None) -> None:
+    torch.manual_seed(0)
     norm = nn.BatchNorm2d(chs)
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
     layers = nn.Sequential(norm, *([ACTIVATIONS[act]()] if act else []))
     x = picture(5, chs, 7, 9) * 2 + 3
-    assert "NormActBackward" in compare(layers, x)
+    assert "NormActBackward" in compare(layers, x, 1e-5)
 
 
 @needs_compiler
@@ -160,7 +164,37 @@ def test_functions_of_attention_are_those_of_torch(chs: int) -> None:
         lambda x: x.mean((2, 3), dtype=torch.float64),
         lambda x: x.contiguous() * 2.5,
     ):
-        assert not {"MeanBackward", "TopBackward", "GateBackward"} & used(function)
+        assert not OWN & used(function)
+
+
+@needs_compiler
+@pytest.mark.parametrize("shape", [(3, 1, 20, 9), (3, 5, 1, 1), (3, 1, 1, 1), (1, 1, 4, 4)])
+@pytest.mark.parametrize("per_pixel", [False, True])
+def test_gates_of_maps_of_one_channel_or_pixel(shape: tuple[int, ...], per_pixel: bool) -> None:
+    n, chs, h, w = shape
+    gate = (n, 1, h, w) if per_pixel else (n, chs, 1, 1)
+    used = compare(Call(lambda x, gate: x * gate, *gate), picture(*shape))
+    assert "GateBackward" in used
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.mul(other=torch.ones(2, 8, 1, 1)),
+        lambda x: x.amax(axis=1, keepdims=True),
+        lambda x: x.mean(axis=(2, 3)),
+        lambda x: x.mean(np.int64(1)),
+        lambda x: x[:0].mean((2, 3)),
+    ],
+)
+def test_functions_may_be_called_in_other_ways(function: Callable[[Tensor], Tensor]) -> None:
+    x = picture(2, 8, 3, 3).requires_grad_()
+    with own_kernels(nn.Identity()):
+        y = function(x)
+        with pytest.raises(IndexError):
+            x.mean(5)
+    assert torch.equal(y, function(x))
 
 
 @needs_compiler
@@ -242,14 +276,25 @@ def test_what_kernels_do_not_take_is_left_to_torch() -> None:
         with own_kernels(ours):
             y = ours(x)
         assert torch.equal(y, theirs(x))
-        assert not {"NormActBackward", "DepthwiseBackward", "DenseBackward"} & graph(y)
+        assert not OWN & graph(y)
 
     same(lambda net: net.eval(), x)
     same(lambda net: net.double(), x.double())
-    same(lambda net: None, x.contiguous())
+    same(lambda net: setattr(next(net.children()), "stride", (2, 2)), x.contiguous())
+    with torch.autocast("cpu", torch.bfloat16):
+        same(lambda net: None, x)
     same(lambda net: [part.register_forward_hook(lambda *a: None) for part in net.children()], x)
     with use_threads(2), own_kernels(layers) as any_of_them:
         assert not any_of_them
+
+
+@needs_compiler
+def test_a_second_derivative_is_refused() -> None:
+    x, gate = picture(2, 8, 3, 3).requires_grad_(), picture(2, 8, 1, 1).requires_grad_()
+    with own_kernels(nn.Identity()):
+        y = x * gate
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.autograd.grad(y.sum() + x.pow(3).sum(), x, create_graph=True)
 
 
 @needs_compiler

@@ -17,6 +17,7 @@ Own = Callable[..., Tensor | None]
 class OwnFunctions(TorchFunctionMode):
     """Within, the functions of FUNCTIONS are done by own kernels where those suit.
 
+    Only methods of a map are met, `x.mean((2, 3))`, `x.amax(1)` and `x * gate`, not torch.mean(x).
     Torch does a pooling's gradient as channels first, whatever the map was: every sum with it then
     goes against the order of memory.
     """
@@ -34,7 +35,7 @@ class OwnFunctions(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         own = FUNCTIONS.get(func)
-        if own and torch.is_grad_enabled() and isinstance(args[0], Tensor) and suits(args[0]):
+        if own and torch.is_grad_enabled() and type(args[0]) is Tensor and suits(args[0]):
             y = own(self.kernels, *args, **kwargs)
             if y is not None:
                 return y
@@ -51,23 +52,34 @@ def _mean(
     return y if keepdim else y.squeeze(dims)
 
 
-def _amax(kernels: Kernels, x: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor | None:
-    if _dims(dim) != (1,):
+def _amax(
+    kernels: Kernels, x: Tensor, dim: Any = (), keepdim: bool = False, **other: Any
+) -> Tensor | None:
+    if _dims(dim) != (1,) or other:
         return None
     y: Tensor = Top.apply(x, kernels)
     return y if keepdim else y.squeeze(1)
 
 
-def _mul(kernels: Kernels, x: Tensor, gate: Any) -> Tensor | None:
-    (n, chs, h, w), shape = x.shape, getattr(gate, "shape", ())
-    if tuple(shape) not in ((n, chs, 1, 1), (n, 1, h, w)) or gate.dtype != x.dtype:
+def _mul(kernels: Kernels, x: Tensor, other: Any) -> Tensor | None:
+    if not isinstance(other, Tensor) or other.dtype != x.dtype:
         return None
-    y: Tensor = Gate.apply(x, gate, kernels)
+    if not (x.requires_grad and other.requires_grad):  # torch keeps and computes less
+        return None
+    n, chs, h, w = x.shape
+    if other.shape not in ((n, chs, 1, 1), (n, 1, h, w)):
+        return None
+    y: Tensor = Gate.apply(x, other, kernels)
     return y
 
 
 def _dims(dim: Any) -> tuple[int, ...]:
-    dims = (dim,) if isinstance(dim, int) else tuple(dim or ())
+    """In order, from 0 on; none where torch has to look, as at what is out of range."""
+    dims = (dim,) if isinstance(dim, int) else dim
+    if not isinstance(dims, tuple | list):
+        return ()
+    if not all(isinstance(d, int) and -4 <= d < 4 for d in dims):
+        return ()
     return tuple(sorted(d % 4 for d in dims))
 
 

@@ -1,11 +1,12 @@
-"""Operators on own kernels, with the gradients of the layers that they stand for."""
+"""Operators with own gradients, most of them on own kernels: layers' and attention's."""
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv2d
 
 from nasattn.train.fast.library import Kernels
@@ -17,13 +18,30 @@ WIDTHS = range(16, 128 + 1, 16)
 
 
 def suits(x: Tensor, order: torch.memory_format = torch.channels_last) -> bool:
-    """Whether kernels take a map: float32 on the processor, in this order in memory."""
+    """Whether kernels take a map: float32 on the processor, in this order in memory.
+
+    None under autocast, by which torch's part of an operator may come out in another type.
+    """
     return (
-        x.dtype == torch.float32
+        not torch.is_autocast_enabled("cpu")
+        and x.dtype == torch.float32
         and x.device.type == "cpu"
         and x.dim() == 4
+        and x.numel() > 0
         and x.is_contiguous(memory_format=order)
     )
+
+
+def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuses a second derivative; torch's once_differentiable can take it for zero in silence."""
+
+    @wraps(backward)
+    def checked(ctx: Any, *grads: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError("own kernels have no second derivatives (create_graph=True)")
+        return backward(ctx, *grads)
+
+    return checked
 
 
 def last(x: Tensor) -> Tensor:
@@ -54,7 +72,7 @@ class NormAct(Function):
         return y, mean, variance
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, invstd = ctx.saved_tensors
         chs, dy = x.shape[1], last(dy)
@@ -77,9 +95,9 @@ class Mean(Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
-        dx = torch.empty(ctx.shape, memory_format=torch.channels_last)
+        dx = torch.empty(ctx.shape, dtype=dy.dtype, memory_format=torch.channels_last)
         return dx.copy_(dy * ctx.share), None
 
 
@@ -92,14 +110,14 @@ class Top(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernels: Kernels) -> Tensor:
         n, chs, h, w = x.shape
-        top = torch.empty((n, 1, h, w))
+        top = x.new_empty((n, 1, h, w))
         kernels.top_forward(x.data_ptr(), top.numel(), chs, top.data_ptr())
         ctx.save_for_backward(x, top)
         ctx.kernels = kernels
         return top
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, dtop: Tensor) -> tuple[Tensor, None]:
         (x, top), dtop = ctx.saved_tensors, dtop.contiguous()
         dx = torch.empty_like(x)
@@ -120,14 +138,16 @@ class Gate(Function):
         return x * gate
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
         (x, gate), dy = ctx.saved_tensors, last(dy)
         (n, chs, h, w), factors = x.shape, gate.contiguous()
-        dx, dgate = torch.empty_like(x), torch.empty(gate.shape)
+        dx, dgate = torch.empty_like(x), gate.new_empty(gate.shape)
+        # Of one channel, a gate of (N, 1, 1, 1) is one for each channel.
+        per_pixel = gate.shape != (n, chs, 1, 1)
         ctx.kernels.gate_backward(
             *(dy.data_ptr(), x.data_ptr(), factors.data_ptr(), n, h * w, chs),
-            *(gate.shape[1] == 1, dx.data_ptr(), dgate.data_ptr()),
+            *(per_pixel, dx.data_ptr(), dgate.data_ptr()),
         )
         return dx, dgate, None
 
@@ -145,13 +165,13 @@ class Depthwise(Function):
         return conv2d(x, weight, None, stride, weight.shape[2] // 2, groups=len(weight))
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         (n, chs, h, w), dy = x.shape, last(dy)
         taps = weight.contiguous()  # a name keeps what a kernel reads
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        dweight = torch.empty(weight.shape)
+        dweight = weight.new_empty(weight.shape)
         ctx.kernels.depthwise_backward(
             *(dy.data_ptr(), x.data_ptr(), taps.data_ptr(), n, h, w, chs),
             *(weight.shape[2], ctx.stride, None if dx is None else dx.data_ptr()),
@@ -173,11 +193,11 @@ class Planar(Function):
         return _planar(x, weight, kernels)
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), kernels, dy = ctx.saved_tensors, ctx.kernels, dy.contiguous()
         dx = _planar(dy, weight, kernels, turned=True) if ctx.needs_input_grad[0] else None
-        dweight = torch.empty(weight.shape)
+        dweight = weight.new_empty(weight.shape)
         kernels.planar_weight(
             *(dy.data_ptr(), x.data_ptr(), *x.shape, weight.shape[2], dweight.data_ptr())
         )
@@ -186,7 +206,7 @@ class Planar(Function):
 
 def _planar(x: Tensor, weight: Tensor, kernels: Kernels, *, turned: bool = False) -> Tensor:
     """The convolution; `turned`: the gradient of its input, x being that of its output."""
-    y, taps = torch.empty(x.shape), weight.contiguous()
+    y, taps = x.new_empty(x.shape), weight.contiguous()
     kernels.planar(x.data_ptr(), taps.data_ptr(), *x.shape, weight.shape[2], turned, y.data_ptr())
     return y
 
@@ -204,12 +224,12 @@ class Dense(Function):
         return _dense(x, weight, kernels)
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), kernels, dy = ctx.saved_tensors, ctx.kernels, last(dy)
         (n, in_chs, h, w), out_chs = x.shape, len(weight)
         dx = _dense(dy, weight, kernels, turned=True) if ctx.needs_input_grad[0] else None
-        dweight = torch.empty(weight.shape)
+        dweight = weight.new_empty(weight.shape)
         kernels.dense_weight(
             *(dy.data_ptr(), x.data_ptr(), n, h, w, in_chs, out_chs, dweight.data_ptr())
         )
@@ -220,7 +240,7 @@ def _dense(x: Tensor, weight: Tensor, kernels: Kernels, *, turned: bool = False)
     """The convolution; `turned`: the gradient of its input, x being that of its output."""
     n, in_chs, h, w = x.shape
     out_chs = weight.shape[1 if turned else 0]
-    y = torch.empty((n, out_chs, h, w), memory_format=torch.channels_last)
+    y = torch.empty((n, out_chs, h, w), dtype=x.dtype, memory_format=torch.channels_last)
     filters = weight.contiguous()
     kernels.dense_forward(
         *(x.data_ptr(), filters.data_ptr(), n, h, w, in_chs, out_chs, turned),
