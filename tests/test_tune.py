@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,17 @@ from torch import nn
 from nasattn.cli import tuning
 from nasattn.cli.tuning import tuned
 from nasattn.errors import StudyError
+from nasattn.evaluate import Setting
 from nasattn.model import build_model
 from nasattn.train import tune
 from nasattn.train.loop import Epoch, train_model
 from nasattn.train.recipe import RECIPES, Recipe
 from nasattn.train.tune import WAYS, Timing, fastest, time_way, ways_of
-from nasattn.turns import FREE
 from tests.command import assert_refused, nasattn
 from tests.test_fast import tiny_data
 from tests.test_prune import tiny
 
+Build = Callable[[], nn.Module]
 RECIPE = Recipe(epochs=3, batch_size=16, lr=0.02)
 
 
@@ -110,10 +112,11 @@ def test_what_is_fastest_hangs_on_how_long_it_trains() -> None:
     assert set(ways_of("cpu")) < WAYS.keys()
 
 
-def ask(recipe: Recipe, cache: Path, shown: io.StringIO | None = None) -> Recipe:
+def ask(
+    recipe: Recipe, cache: Path, shown: io.StringIO | None = None, network: Build = build
+) -> Recipe:
     console = Console(width=80, file=shown or io.StringIO())
-    facts: dict[str, Any] = {"device": "cpu", "threads": 1, "turns": FREE, "cache_dir": cache}
-    return tuned(console, recipe, "lam", build, tiny_data(), **facts)
+    return tuned(console, "net", network, Setting(tiny_data(), recipe, ()), cache)
 
 
 def test_timings_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +137,9 @@ def test_timings_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         kept.write_text(spoilt)
         assert ask(RECIPE, tmp_path).precision == "bfloat16"
     assert len(asked) == 4 * len(ways_of("cpu"))
+    other = build_model(tiny(**{"stages.0.width": 8}), 4)  # another network of the same name
+    ask(RECIPE, tmp_path, network=lambda: other)
+    assert len(asked) == 5 * len(ways_of("cpu"))
 
 
 def test_the_command_trains_by_what_was_found(

@@ -39,7 +39,6 @@ from nasattn.search.storage import (
 )
 from nasattn.search.trials import counts
 from nasattn.space import SearchSpace
-from nasattn.train.recipe import Recipe
 from nasattn.words import plural
 
 
@@ -148,10 +147,10 @@ def train(
     turns = machine_turns(console, cache_dir)
     setting = Setting(data, spec.recipe, rows, limits, spec.seed, spec.device, turns=turns)
     if tune:
-        spec = spec.model_copy(
-            update={"recipe": tuned_for(spec, space, setting, console, cache_dir)}
-        )
-        setting = replace(setting, recipe=spec.recipe)
+        name = space.baselines[0] if space.baselines else LATENCY_REFERENCE
+        arch = get_baseline(name).architecture.at_resolution(data.resolution)
+        recipe = tuned(console, name, lambda: setting.build(arch), setting, cache_dir)
+        spec, setting = spec.model_copy(update={"recipe": recipe}), replace(setting, recipe=recipe)
     if spec.estimator:
         setting = replace(setting, estimates=combination(spec.estimator, setting))
     forecast = None
@@ -160,25 +159,6 @@ def train(
         path = Path(spec.latency_model)
         forecast = read_forecast(path, names, data.resolution, len(data.classes))
     return Training(spec, setting, forecast)
-
-
-def tuned_for(
-    spec: StudySpec, space: SearchSpace, setting: Setting, console: Console, cache_dir: Path
-) -> Recipe:
-    """The recipe, computed as the space's first baseline trains fastest here."""
-    name = space.baselines[0] if space.baselines else LATENCY_REFERENCE
-    arch = get_baseline(name).architecture.at_resolution(setting.data.resolution)
-    return tuned(
-        console,
-        spec.recipe,
-        name,
-        lambda: setting.build(arch),
-        setting.data,
-        device=spec.device,
-        threads=spec.threads,
-        turns=setting.turns,
-        cache_dir=cache_dir,
-    )
 
 
 def by_time(

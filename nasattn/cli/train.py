@@ -98,16 +98,9 @@ def train_command(
     distil = read_distil(lesson, data, cache_dir)
     model, turns = build(network, options, data), machine_turns(console, cache_dir)
     if tune:
+        setting = Setting(data, options.recipe, (), device=options.device, turns=turns)
         recipe = tuned(
-            console,
-            options.recipe,
-            network.name,
-            lambda: build(network, options, data),
-            data,
-            device=options.device,
-            threads=options.threads,
-            turns=turns,
-            cache_dir=cache_dir,
+            console, network.name, lambda: build(network, options, data), setting, cache_dir
         )
         options = options.model_copy(update={"recipe": recipe})
     if distil:

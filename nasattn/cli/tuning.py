@@ -6,53 +6,47 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from torch import nn
 
 from nasattn.cli.tables import add_row, name_column, number_column, table
-from nasattn.data import ImageData
 from nasattn.errors import StudyError
+from nasattn.evaluate import Setting
 from nasattn.files import write_text
 from nasattn.search.environment import environment
 from nasattn.train.recipe import Recipe
 from nasattn.train.tune import WAYS, Timing, fastest, time_way, ways_of
-from nasattn.turns import Turns
 
 TIMINGS = TypeAdapter(list[Timing])
-MACHINE = ("torch", "processor", "vector", "gpu")  # of what timings hold good for
+MACHINE = ("nasattn", "torch", "processor", "vector", "gpu")  # of what timings hold good for
 
 
 def tuned(
-    console: Console,
-    recipe: Recipe,
-    name: str,
-    build: Callable[[], nn.Module],
-    data: ImageData,
-    *,
-    device: str,
-    threads: int,
-    turns: Turns,
-    cache_dir: Path,
+    console: Console, name: str, build: Callable[[], nn.Module], setting: Setting, cache_dir: Path
 ) -> Recipe:
-    """The recipe with the way by which network `name` trains fastest here, which it shows.
+    """The setting's recipe with the way by which a network trains fastest here, which it shows.
 
-    The timings are kept with the machine's other files and not taken again. Raises StudyError for
-    a recipe that quantises.
+    The timings are kept with the machine's other files and not taken again for a network built of
+    the same layers. Raises StudyError for a recipe that quantises.
     """
+    data, recipe, device = setting.data, setting.recipe, setting.device
     if recipe.quantise != "none":
         raise StudyError(f"--tune-engine: recipe {recipe.name!r} quantises, which has one way only")
     machine = environment()
-    facts: list[object] = [machine.get(key) for key in MACHINE]
-    facts += [name, device, threads, data.resolution, recipe.batch_size]
-    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-    path = cache_dir / "engines" / f"{key}.json"
+    facts = [machine.get(key) for key in MACHINE]
+    sizes = (torch.get_num_threads(), data.resolution, recipe.batch_size)
+    text = json.dumps([facts, repr(build()), device, sizes])
+    path = cache_dir / "engines" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     timings = _kept(path)
     if not timings:
         timings = []
         for way in ways_of(device):
             with console.status(f"training {name} for a few steps: {way}"):
-                timings.append(time_way(way, build, data, recipe, device=device, turns=turns))
+                timings.append(
+                    time_way(way, build, data, recipe, device=device, turns=setting.turns)
+                )
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps([asdict(timing) for timing in timings], indent=1) + "\n")
     size = min(recipe.train_size or len(data.train), len(data.train))
