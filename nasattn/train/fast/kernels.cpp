@@ -404,8 +404,7 @@ void planar_weight(const float *dy, const float *x, long planes, long chs, long 
 }
 
 template <class F> void with_kernel(long kernel, F f) {
-    if (kernel == 3) f(std::integral_constant<int, 3>{});
-    else if (kernel == 5) f(std::integral_constant<int, 5>{});
+    if (kernel == 5) f(std::integral_constant<int, 5>{});
     else f(std::integral_constant<int, 7>{});
 }
 
@@ -706,7 +705,7 @@ void nasattn_gate_backward(const float *dy, const float *x, const float *gate, l
     else channel_gate_backward(dy, x, gate, pictures, pixels, chs, dx, dgate);
 }
 
-// x: (n, h, w, chs), dy: (n, out_h, out_w, chs), weight: (chs, 1, kernel, kernel), kernel 3, 5, 7.
+// x: (n, h, w, chs), dy: (n, out_h, out_w, chs), weight: (chs, 1, kernel, kernel), kernel 5 or 7.
 // dx may be null: the gradient of the input is not wanted then.
 void nasattn_depthwise_backward(const float *dy, const float *x, const float *weight, long n,
                                 long h, long w, long chs, long kernel, long stride, float *dx,
