@@ -92,6 +92,21 @@ def test_a_way_is_timed_by_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert timing.training_seconds(100) == 33
 
 
+def test_a_recipe_with_a_way_may_get_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    low = RECIPE.model_copy(update=dict(WAYS["bfloat16"]))
+    trained = []
+
+    def train(model: nn.Module, data: Any, recipe: Recipe, **_: Any) -> list[Epoch]:
+        trained.append((recipe.precision, recipe.compile))
+        return [Epoch(n, 1.0, 0.5, float(len(trained))) for n in (1, 2, 3)]
+
+    monkeypatch.setattr(tune, "train_model", train)
+    assert ask(low, tmp_path) == RECIPE  # the first is the fastest: plain float32
+    assert trained == [("float32", "none"), ("bfloat16", "none"), ("float32", "default")]
+
+
 def test_a_way_that_fails_is_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> list[Epoch]:
         raise RuntimeError("no\n compiler")

@@ -16,9 +16,9 @@ from nasattn.turns import FREE, Turns
 # Fields of a recipe; own kernels are part of `float32` where they can be built.
 WAYS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
-        "float32": {},
-        "bfloat16": {"precision": "bfloat16"},
-        "compiled": {"compile": "default"},
+        "float32": {"precision": "float32", "compile": "none"},
+        "bfloat16": {"precision": "bfloat16", "compile": "none"},
+        "compiled": {"precision": "float32", "compile": "default"},
         "compiled bfloat16": {"precision": "bfloat16", "compile": "default"},
         "graphs bfloat16": {"precision": "bfloat16", "compile": "reduce-overhead"},
     }
@@ -27,6 +27,7 @@ ON_CPU = ("float32", "bfloat16", "compiled")
 N_STEPS = 8  # of an epoch; the first epoch shows what beginning costs
 EPOCHS = 3
 N_WATCHED = 64  # pictures of val-search
+FAILURES = (EvaluationError, RuntimeError, MemoryError, OSError)  # the last: by compilers
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,7 @@ def time_way(
             device=device,
             turns=turns,
         )
-    except (
-        EvaluationError,
-        RuntimeError,
-        MemoryError,
-        OSError,
-    ) as e:  # torch's compilers raise these
+    except FAILURES as e:
         return Timing(way, 0.0, 0.0, " ".join(str(e).split())[:200] or type(e).__name__)
     epoch = min(one.seconds for one in others)
     return Timing(way, max(first.seconds - epoch, 0.0), epoch / n_steps)

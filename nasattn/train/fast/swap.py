@@ -31,7 +31,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 def own_kernels(model: nn.Module) -> Iterator[bool]:
     """Within, layers of the network use own kernels where those are faster; whether any does.
 
-    So do functions of maps that attention is made of (see OwnFunctions), which are not asked about.
+    So do the functions that attention is made of (see OwnFunctions); the answer is of layers alone.
 
     One thread on a processor, float32, channels last: all else is left to torch, and so are
     subclasses of its layers. What comes out differs from torch by rounding alone. A copy that is
