@@ -5,6 +5,11 @@ import pytest
 import torch
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`pytest -m ray -k many --trials 1000` is the long proof."""
+    parser.addoption("--trials", type=int, default=240, help="of tests/test_ray.py's long search")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> Iterator[None]:
     """Tiny tensors on a busy machine: several threads wait for each other ten times longer."""

@@ -101,7 +101,6 @@ def study_of(folder: Path) -> optuna.Study:
     return optuna.load_study(study_name="s", storage=f"sqlite:///{folder}/s.db")
 
 
-N = 1000
 PENDING = {"pending": 64}  # others go on while a worker is replaced
 PATIENCE = 6.0  # seconds; other tests may run beside it
 
@@ -113,19 +112,22 @@ class Tabular(Slowly):
     most: float = 0.0
 
 
-def test_a_thousand_trials_with_faults_are_all_there(tmp_path: Path, engine: RayEngine) -> None:
-    whole = search(tmp_path / "a", Tabular(), local(2), N, VARIED, **PENDING)
+def test_many_trials_with_faults_are_all_there(
+    tmp_path: Path, engine: RayEngine, request: pytest.FixtureRequest
+) -> None:
+    n = request.config.getoption("trials")
+    whole = search(tmp_path / "a", Tabular(), local(2), n, VARIED, **PENDING)
     ids = [t.user_attrs["arch_id"] for t in whole if counts(t)]
     rng = Random(0)
     kinds = ["die", "err", "odd", "hang"]
-    faults = {arch_id: kinds[i % 4] for i, arch_id in enumerate(rng.sample(ids, N // 20))}
+    faults = {arch_id: kinds[i % 4] for i, arch_id in enumerate(rng.sample(ids, n // 20))}
     met = tmp_path / "met"
     met.mkdir()
     impatient = replace(engine, timeout=PATIENCE)
-    trials = search(tmp_path / "b", Faulty(met, faults, Tabular()), impatient, N, VARIED, **PENDING)
+    trials = search(tmp_path / "b", Faulty(met, faults, Tabular()), impatient, n, VARIED, **PENDING)
     done = [t for t in trials if counts(t)]
-    assert len(done) == N
-    assert len({t.user_attrs["arch_id"] for t in done}) == N
+    assert len(done) == n
+    assert len({t.user_attrs["arch_id"] for t in done}) == n
     assert {t.state for t in done} == {TrialState.COMPLETE}
     redone = {t.user_attrs["arch_id"]: t.user_attrs["attempts"] for t in done if lost(t)}
     assert redone.keys() >= faults.keys()  # others may have been beside one that died
