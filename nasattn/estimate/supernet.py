@@ -1,39 +1,36 @@
 """Supernet: all networks of a space trained at once, on one bank of weights."""
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from random import Random
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from nasattn.arch import Architecture
 from nasattn.bank import Bank, Subnet, open_bank
 from nasattn.blocks.shortcut import RunGate, gates_of, settle_gates
 from nasattn.data import Split
-from nasattn.data.augment import augment, to_float
-from nasattn.errors import EvaluationError
+from nasattn.data.augment import to_float
 from nasattn.estimate.extremes import largest, smallest
 from nasattn.evaluate import OnEpoch, Setting
 from nasattn.space import SearchSpace
 from nasattn.spec import Spec
-from nasattn.train.checkpoint import Checkpoint, Stateful
+from nasattn.train.checkpoint import Checkpoint
 from nasattn.train.loop import (
     EVAL_BATCH,
     OPTIMIZERS,
-    SCHEDULES,
     SETTLE_BATCH,
-    Epoch,
-    batches,
+    Steps,
     evaluate_top1,
     predict,
+    run_epochs,
     subset,
     to_tensors,
 )
@@ -138,56 +135,45 @@ class Supernet:
             return self._train(on_epoch, checkpoint)
 
     def _train(self, on_epoch: OnEpoch, checkpoint: Checkpoint | None) -> dict[str, Tensor]:
-        setting, recipe, n_random = self.setting, self.recipe, self.spec.n_random
+        setting, recipe = self.setting, self.recipe
         data, device, num_classes = setting.data, setting.device, len(setting.data.classes)
-        rng = Generator().manual_seed(setting.seed)
         images, labels = to_tensors(subset(data.train, recipe.train_size), device)
-        strengths = recipe.strengths(mirror=data.mirror)
-        batch_size = min(recipe.batch_size, len(images))
-        steps = len(images) // batch_size
-        drawn = self.draw(recipe.epochs * steps * n_random)
+        drawn_an_epoch = len(images) // min(recipe.batch_size, len(images)) * self.spec.n_random
+        drawn = self.draw(recipe.epochs * drawn_an_epoch)
         bank = open_bank((*self.extremes, *drawn), num_classes, setting.seed)
         weights = nn.ParameterList(nn.Parameter(tensor.to(device)) for tensor in bank.values())
         bank = dict(zip(bank, weights, strict=True))
         optimizer = OPTIMIZERS[recipe.optimizer](weights, recipe)
         for group in optimizer.param_groups:
             group["fused"] = False  # it fails where some weights have no momentum yet
-        schedule = SCHEDULES[recipe.schedule](optimizer, recipe, steps)
-        parts: dict[str, Stateful] = {
-            "weights": weights,
-            "optimizer": optimizer,
-            "schedule": schedule,
-        }
         ends = [Subnet.of(arch, num_classes, device) for arch in self.extremes]
-        curve = [Epoch(*row) for row in checkpoint.restore(parts, rng)] if checkpoint else []
-        rest = iter(drawn[len(curve) * steps * n_random :])
-        for number in range(len(curve) + 1, recipe.epochs + 1):
-            with setting.turns.training():
-                start = time.perf_counter()
-                total = torch.zeros((), device=device)
-                for batch in batches(len(images), batch_size, rng):
-                    x = setting.normalise(augment(images[batch], strengths, rng))  # (B, C, H, W)
-                    others = (Subnet.of(next(rest), num_classes, device) for _ in range(n_random))
-                    optimizer.zero_grad()
-                    total += sandwich(
-                        bank, (*ends, *others), x, labels[batch], recipe.label_smoothing
-                    )
-                    optimizer.step()
-                    if not isinstance(schedule, ReduceLROnPlateau):
-                        schedule.step()
-                mean_loss = total.item() / steps
-                if not torch.isfinite(total):
-                    raise EvaluationError(
-                        f"the supernet's loss is {mean_loss} after epoch {number} "
-                        f"(lr {recipe.lr:g})"
-                    )
-                top1 = self.top1(self.extremes[0], Bank(bank, "in training"))
-                if isinstance(schedule, ReduceLROnPlateau):
-                    schedule.step(1 - top1)
-            curve.append(Epoch(number, mean_loss, top1, time.perf_counter() - start))
-            if checkpoint:
-                checkpoint.save(parts, rng, [astuple(epoch) for epoch in curve])
-            on_epoch(curve[-1])
+        rest = iter(drawn)
+
+        def begin(epoch: int) -> None:
+            nonlocal rest
+            rest = iter(drawn[(epoch - 1) * drawn_an_epoch :])
+
+        def learn(x: Tensor, y: Tensor) -> Tensor:
+            some = islice(rest, self.spec.n_random)
+            others = (Subnet.of(arch, num_classes, device) for arch in some)
+            x = setting.normalise(x)
+            return sandwich(bank, (*ends, *others), x, y, recipe.label_smoothing)
+
+        def judge(epoch: int) -> float:
+            return self.top1(self.extremes[0], Bank(bank, "in training"))
+
+        run_epochs(
+            (images, labels),
+            recipe,
+            optimizer,
+            Steps(begin, learn, judge),
+            {"weights": weights},
+            seed=setting.seed,
+            mirror=data.mirror,
+            on_epoch=on_epoch,
+            checkpoint=checkpoint,
+            turns=setting.turns,
+        )
         return {key: weight.detach() for key, weight in bank.items()}
 
 

@@ -1,7 +1,8 @@
 """The training loop, to be read once from top to bottom."""
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass
 
@@ -97,71 +98,122 @@ def train_model(
     `normalise` is that of weights from elsewhere; None: by the training pictures. Raises
     EvaluationError when the loss is not finite.
     """
-    rng = Generator().manual_seed(seed)
     images, labels = to_tensors(subset(data.train, recipe.train_size), device)
     watched = subset(data.val_search, recipe.watch_size)
-    normalise = normalise or Normalise.of(images)
-    strengths = recipe.strengths(mirror=data.mirror)
+    norm = normalise or Normalise.of(images)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batch_size = min(recipe.batch_size, len(images))
-    steps = len(images) // batch_size
     optimizer = OPTIMIZERS[recipe.optimizer](model, recipe)
-    schedule = SCHEDULES[recipe.schedule](optimizer, recipe, steps)
-    parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    parts: dict[str, Stateful] = {"model": model}
     network = model
     if recipe.quantise == "int8":
         parts["ranges"] = ranges = Ranges()
         network = FakeInt8(model, ranges)
-    curve = [Epoch(*row) for row in checkpoint.restore(parts, rng)] if checkpoint else []
-    keep_memory()
     answer: Callable[[Tensor], Tensor] = network
     if recipe.compile != "none":
         answer = torch.compile(network, mode=recipe.compile)
     low = torch.autocast(
         torch.device(device).type, torch.bfloat16, enabled=recipe.precision == "bfloat16"
     )
+    keep_memory()
     with ExitStack() as stack:
         if answer is model and recipe.precision == "float32":  # all else is left to torch
             stack.enter_context(own_kernels(model))
-        example = to_float(images[:1])
-        mix = stack.enter_context(distil.teaching(model, example)) if distil else None
-        begin = stack.enter_context(thawing(model, recipe))
-        for number in range(len(curve) + 1, recipe.epochs + 1):
-            with turns.training():
-                start = time.perf_counter()
-                network.train()
-                begin(number)
-                total = torch.zeros((), device=device)
-                for batch in batches(len(images), batch_size, rng):
-                    x = augment(images[batch], strengths, rng)  # (B, C, H, W)
-                    y = labels[batch]
-                    with low:
-                        logits = answer(normalise(x))
-                        loss = cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
-                        if mix:
-                            loss = mix(loss, logits, x)
-                    optimizer.zero_grad()
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    optimizer.step()
-                    if not isinstance(schedule, ReduceLROnPlateau):
-                        schedule.step()
-                    total += loss.detach()
-                mean_loss = total.item() / steps
-                if not torch.isfinite(total):
-                    raise EvaluationError(
-                        f"the loss is {mean_loss} after epoch {number} (lr {recipe.lr:g})"
-                    )
-                if gates_of(model):
-                    some = images[:: len(images) // SETTLE_BATCH + 1]
-                    settle_gates(network, normalise(to_float(some)))
-                judge = watched if number < recipe.epochs else data.val_search
-                top1 = evaluate_top1(network, judge, normalise, device=device)
-                if isinstance(schedule, ReduceLROnPlateau):
-                    schedule.step(1 - top1)
-            curve.append(Epoch(number, mean_loss, top1, time.perf_counter() - start))
-            if checkpoint:
-                checkpoint.save(parts, rng, [astuple(epoch) for epoch in curve])
-            on_epoch(curve[-1])
+        mix = stack.enter_context(distil.teaching(model, to_float(images[:1]))) if distil else None
+        thaw = stack.enter_context(thawing(model, recipe))
+
+        def begin(epoch: int) -> None:
+            network.train()
+            thaw(epoch)
+
+        def learn(x: Tensor, y: Tensor) -> Tensor:
+            with low:
+                logits = answer(norm(x))
+                loss = cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
+                if mix:
+                    loss = mix(loss, logits, x)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss.detach()
+
+        def judge(epoch: int) -> float:
+            if gates_of(model):
+                some = images[:: len(images) // SETTLE_BATCH + 1]
+                settle_gates(network, norm(to_float(some)))
+            pictures = watched if epoch < recipe.epochs else data.val_search
+            return evaluate_top1(network, pictures, norm, device=device)
+
+        return run_epochs(
+            (images, labels),
+            recipe,
+            optimizer,
+            Steps(begin, learn, judge),
+            parts,
+            seed=seed,
+            mirror=data.mirror,
+            on_epoch=on_epoch,
+            checkpoint=checkpoint,
+            turns=turns,
+        )
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What is done in a training; `run_epochs` says when."""
+
+    begin: Callable[[int], None]  # an epoch, by its number
+    # x (B, C, H, W), augmented but not normalised, labels (B,) -> the loss, its gradients added
+    learn: Callable[[Tensor, Tensor], Tensor]
+    judge: Callable[[int], float]  # top-1 after an epoch
+
+
+def run_epochs(
+    pictures: tuple[Tensor, Tensor],
+    recipe: Recipe,
+    optimizer: Optimizer,
+    steps: Steps,
+    parts: Mapping[str, Stateful],
+    *,
+    seed: int,
+    mirror: bool,
+    on_epoch: Callable[[Epoch], None],
+    checkpoint: Checkpoint | None,
+    turns: Turns,
+) -> list[Epoch]:
+    """The loop over epochs and batches of any training: its learning curve. See `train_model`.
+
+    `pictures`: uint8 images (N, C, H, W), labels (N,). `parts` is what a checkpoint holds beside
+    optimiser and schedule; `mirror`: whether a mirror image keeps its class.
+    """
+    rng = Generator().manual_seed(seed)
+    images, labels = pictures
+    strengths = recipe.strengths(mirror=mirror)
+    batch_size = min(recipe.batch_size, len(images))
+    n_steps = len(images) // batch_size
+    schedule = SCHEDULES[recipe.schedule](optimizer, recipe, n_steps)
+    parts = {**parts, "optimizer": optimizer, "schedule": schedule}
+    curve = [Epoch(*row) for row in checkpoint.restore(parts, rng)] if checkpoint else []
+    for number in range(len(curve) + 1, recipe.epochs + 1):
+        with turns.training():
+            start = time.perf_counter()
+            steps.begin(number)
+            total = torch.zeros((), device=images.device)
+            for batch in batches(len(images), batch_size, rng):
+                optimizer.zero_grad()
+                total += steps.learn(augment(images[batch], strengths, rng), labels[batch])
+                optimizer.step()
+                if not isinstance(schedule, ReduceLROnPlateau):
+                    schedule.step()
+            mean_loss = total.item() / n_steps
+            if not math.isfinite(mean_loss):
+                raise EvaluationError(
+                    f"the loss is {mean_loss} after epoch {number} (lr {recipe.lr:g})"
+                )
+            top1 = steps.judge(number)
+            if isinstance(schedule, ReduceLROnPlateau):
+                schedule.step(1 - top1)
+        curve.append(Epoch(number, mean_loss, top1, time.perf_counter() - start))
+        if checkpoint:
+            checkpoint.save(parts, rng, [astuple(epoch) for epoch in curve])
+        on_epoch(curve[-1])
     return curve
 
 
