@@ -11,6 +11,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from nasattn.arch import Architecture
+from nasattn.cli.search import quick_study
 from nasattn.errors import StudyError, UnknownNameError
 from nasattn.search.driver import Evaluator
 from nasattn.search.history import named_constraints
@@ -548,6 +549,26 @@ def test_a_change_of_the_recipe_keeps_the_rest_of_it() -> None:
     spec = load_study_spec(None, {"recipe": {"epochs": 6}})
     assert spec.recipe == load_study_spec(None, {}).recipe.model_copy(update={"epochs": 6})
     assert spec.recipe.name == "quick"
+
+
+def test_the_recipe_is_by_the_pictures_unless_it_is_named() -> None:
+    def recipe(**changes: Any) -> tuple[str, int]:
+        found = load_study_spec(None, changes).recipe
+        return found.name, found.epochs
+
+    assert recipe() == recipe(data="digits") == ("quick", 4)
+    assert recipe(data="pictures/") == ("steady", 8)
+    assert recipe(data="cifar10", recipe={"epochs": 6}) == ("steady", 6)
+    assert recipe(data="cifar10", recipe="quick") == ("quick", 4)
+    assert recipe(data="digits", recipe={"name": "lam", "epochs": 6}) == ("lam", 6)
+    with pytest.raises(StudyError, match=r"^options: data: must be a valid string, is 5$"):
+        recipe(data=5)
+
+
+def test_the_quick_study_is_of_the_digits_alone() -> None:
+    assert quick_study({}) == quick_study({"data": "digits"}) == "mobile_quick"
+    assert quick_study({"data": "pictures/"}) is None
+    assert quick_study({"space": "own.yaml"}) is None
 
 
 def test_the_quick_study_is_what_the_readme_says() -> None:

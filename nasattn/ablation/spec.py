@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from nasattn.ablation.arms import (
     Design,
@@ -26,8 +26,8 @@ from nasattn.files import slug
 from nasattn.library import find_file, shipped
 from nasattn.search.spec import StudyName, Threads, merge
 from nasattn.search.storage import TRIAL
-from nasattn.spec import Spec, parse, read_yaml
-from nasattn.train.recipe import Recipe, from_named
+from nasattn.spec import parse, read_yaml
+from nasattn.train.recipe import TrainingSpec
 
 MIN_SEEDS = 2  # one has no spread
 LOOK_EVERY = 2  # seeds
@@ -36,7 +36,7 @@ DESIGNS = ("ladder", "factorial", "fraction", "swap", "sweep", "networks")
 SHORT = {"attention": "stages.*.attention.kind"}
 
 
-class AblationSpec(Spec):
+class AblationSpec(TrainingSpec):
     """An ablation: of which network, in which arms, trained how and on how many seeds."""
 
     base: str
@@ -53,11 +53,6 @@ class AblationSpec(Spec):
     # other networks -> the network that each is compared with: `base`, or a name
     networks: dict[str, str] = Field(default={})
     control: bool = True  # an arm of the base's size without its parts
-    data: str = "digits"
-    resolution: Annotated[int, Field(ge=8, le=1024)] | None = None
-    recipe: Annotated[Recipe, BeforeValidator(from_named)] = Field(
-        default="quick", validate_default=True
-    )
     seeds: Annotated[int, Field(ge=MIN_SEEDS, le=MAX_SEEDS)] = 6
     sequential: bool = False  # stop a comparison early where a look at its seeds settles it
     margin: Annotated[float, Field(gt=0, lt=1)] | None = None  # top-1: smaller is no difference

@@ -50,7 +50,6 @@ from nasattn.spec import differences, parse
 from nasattn.tensor_file import read_tensors
 from nasattn.train.distil import Distil
 from nasattn.train.metrics import Share, measure_answers
-from nasattn.train.recipe import from_named
 from nasattn.turns import Turns
 from nasattn.weights import Facts
 from nasattn.words import plural
@@ -174,8 +173,8 @@ def train_options(study: optuna.Study, ask: Ask) -> TrainOptions:
     settings = study.user_attrs["settings"]
     changes = {"name": ask.recipe, "epochs": ask.epochs}
     changes = {k: v for k, v in changes.items() if v is not None}
-    base = {} if ask.recipe is not None else settings.get("recipe") or {"name": "quick"}
-    recipe = from_named({**base, **changes, "train_size": None})
+    base = {} if ask.recipe is not None else settings.get("recipe") or {}
+    recipe = {**base, **changes, "train_size": None}
     data = ask.data or settings.get("data", "")
     if ask.data is None and not known(data):
         raise StudyError(

@@ -176,9 +176,10 @@ def settle_pending(console: Console, spec: StudySpec, storage: str, engine: Engi
 
 
 def quick_study(changes: Mapping[str, Any]) -> str | None:
-    """The shipped study SPACE_quick, where there is one for the space."""
+    """The shipped study SPACE_quick, where there is one for the space: it is of the digits."""
     name = f"{changes.get('space', 'mobile')}_quick"
-    return name if name in shipped("studies") else None
+    own = changes.get("data", "digits") == "digits"
+    return name if own and name in shipped("studies") else None
 
 
 def described(way: Way, space: SearchSpace) -> tuple[str, dict[str, Direction], dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from rich.console import Console
 from torch import nn
 
@@ -21,7 +21,6 @@ from nasattn.cli.teacher import Lesson, read_distil, say_lesson
 from nasattn.cli.tuning import tuned
 from nasattn.data import ImageData, Split, is_here
 from nasattn.data.augment import Normalise
-from nasattn.data.load import MAX_RESOLUTION, MIN_RESOLUTION
 from nasattn.errors import EvaluationError, StudyError, WeightsError
 from nasattn.evaluate import Setting, one_line
 from nasattn.files import slug
@@ -33,7 +32,7 @@ from nasattn.tensor_file import TensorFile, read_tensors, write_tensors
 from nasattn.train.distil import Distil
 from nasattn.train.loop import Epoch, subset, to_tensors, train_model
 from nasattn.train.metrics import Share, measure_answers
-from nasattn.train.recipe import Recipe, from_named
+from nasattn.train.recipe import TrainingSpec
 from nasattn.turns import Turns
 from nasattn.weights import Facts
 from nasattn.words import plural
@@ -43,14 +42,9 @@ WEIGHTS, CURVE = "weights.safetensors", "curve.csv"
 VERSIONS = ("nasattn", "torch", "torchvision", "timm", "numpy")
 
 
-class TrainOptions(Machine):
+class TrainOptions(Machine, TrainingSpec):
     """How `nasattn train` trains a network."""
 
-    data: str = "digits"
-    resolution: Annotated[int, Field(ge=MIN_RESOLUTION, le=MAX_RESOLUTION)] | None = None
-    recipe: Annotated[Recipe, BeforeValidator(from_named)] = Field(
-        default="quick", validate_default=True
-    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Annotated, Any, Protocol
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from nasattn.arch import Architecture
 from nasattn.baselines import get_baseline
@@ -21,9 +21,8 @@ from nasattn.estimate.table import FULL, estimate, get_estimator, parts_of, prep
 from nasattn.evaluate import Evaluation, OnEpoch, Setting
 from nasattn.search.engines.engine import INLINE, Engine, Job
 from nasattn.space import SearchSpace
-from nasattn.spec import Spec
 from nasattn.train.loop import Epoch
-from nasattn.train.recipe import Recipe, from_named
+from nasattn.train.recipe import TrainingSpec
 
 USUAL = (
     "params",
@@ -50,15 +49,10 @@ def _known(name: str) -> str:
     return name
 
 
-class BenchSpec(Spec):
+class BenchSpec(TrainingSpec):
     """Which networks are trained, on what, how often; and which estimators are asked."""
 
     space: str = "mobile"
-    data: str = "digits"
-    resolution: Annotated[int, Field(ge=8, le=1024)] | None = None  # default: by the data
-    recipe: Annotated[Recipe, BeforeValidator(from_named)] = Field(
-        default="quick", validate_default=True
-    )
     networks: Annotated[int, Field(ge=4, le=100_000)] = 60
     seeds: Annotated[int, Field(ge=1, le=100)] = 3
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # of which networks are drawn

@@ -14,8 +14,8 @@ from nasattn.objectives import Constraint, Objective, get_objective, parse_const
 from nasattn.search.early_stop import EARLY_STOP
 from nasattn.search.samplers import SAMPLERS
 from nasattn.space import SearchSpace
-from nasattn.spec import Spec, one_of, parse, read_seconds, read_yaml
-from nasattn.train.recipe import Recipe, from_named
+from nasattn.spec import one_of, parse, read_seconds, read_yaml
+from nasattn.train.recipe import TrainingSpec
 
 
 def _printable(name: str) -> str:
@@ -51,18 +51,13 @@ RUNNING = (
 )
 
 
-class StudySpec(Spec):
+class StudySpec(TrainingSpec):
     """A search: which space, on which pictures, by which recipe, judged by what, for how long."""
 
     space: str = "mobile"
     name: StudyName | None = None  # default: SPACE-DATA, or SPACE-TABLE
     description: str = ""
     evaluator: str = "train"  # or table:FILE, which needs no data, recipe or device
-    data: str = "digits"
-    resolution: Annotated[int, Field(ge=8, le=1024)] | None = None  # default: by the data
-    recipe: Annotated[Recipe, BeforeValidator(from_named)] = Field(
-        default="quick", validate_default=True
-    )
     n_trials: Annotated[int, Field(gt=0, le=1_000_000)] = 16
     # for all of it, in place of n_trials: seconds, written 30m or 1h30m
     budget: Annotated[float | None, BeforeValidator(read_seconds)] = None

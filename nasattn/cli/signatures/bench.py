@@ -21,7 +21,7 @@ def estimators(
     networks: Annotated[int | None, number("How many, baselines included. [60]")] = None,
     seeds: Annotated[int | None, number("Trainings a network. [3]")] = None,
     seed: Annotated[int | None, number("Of which networks are drawn. [0]")] = None,
-    recipe: Annotated[str | None, name_of("Training recipe. [quick]")] = None,
+    recipe: Annotated[str | None, name_of("Training recipe. [digits: quick, else steady]")] = None,
     epochs: Annotated[int | None, number("Epochs of a training.")] = None,
     train_size: Annotated[
         int | None, number("Train on so many pictures only, of every class alike.")

@@ -33,7 +33,7 @@ def train(
         str | None,
         name_of("digits, cifar10, cifar100, a folder of class folders, or an .npz. [digits]"),
     ] = None,
-    recipe: Annotated[str | None, name_of("Training recipe. [quick]")] = None,
+    recipe: Annotated[str | None, name_of("Training recipe. [digits: quick, else steady]")] = None,
     epochs: Annotated[int | None, number("Epochs. [by the recipe]")] = None,
     resolution: Annotated[int | None, number("Side of the pictures, in pixels.")] = None,
     train_size: Annotated[

@@ -34,7 +34,7 @@ def search(
     budget: Annotated[
         str | None, name_of("Time for all of it instead, as 30m, 2h or 1h30m.", "TIME")
     ] = None,
-    recipe: Annotated[str | None, name_of("Training recipe. [quick]")] = None,
+    recipe: Annotated[str | None, name_of("Training recipe. [digits: quick, else steady]")] = None,
     epochs: Annotated[int | None, number("Epochs a network.")] = None,
     train_size: Annotated[
         int | None, number("Train on so many pictures only, of every class alike.")
@@ -196,7 +196,7 @@ def ablate(
         str | None, name_of("digits, cifar10, cifar100, a folder of class folders, or an .npz.")
     ] = None,
     resolution: Annotated[int | None, number("Side of the pictures, in pixels.")] = None,
-    recipe: Annotated[str | None, name_of("Training recipe. [quick]")] = None,
+    recipe: Annotated[str | None, name_of("Training recipe. [digits: quick, else steady]")] = None,
     epochs: Annotated[int | None, number("Epochs a run.")] = None,
     train_size: Annotated[
         int | None, number("Train on so many pictures only, of every class alike.")
