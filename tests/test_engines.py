@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -244,6 +246,53 @@ def slow_start() -> None:
 def test_the_time_of_a_trial_begins_when_its_worker_stands(tmp_path: Path) -> None:
     trials = search(tmp_path, Slowly(), local(2, prepare=slow_start, timeout=0.5), 3)
     assert all("attempts" not in trial.user_attrs for trial in trials)
+
+
+class Minute:
+    """A network takes one; may be sent to any process."""
+
+    def static_values(self, arch: Architecture) -> dict[str, float]:
+        return FakeEvaluator().static_values(arch)
+
+    def __call__(self, arch: Architecture, on_epoch: OnEpoch, stops: Stops) -> Evaluation:
+        time.sleep(60)
+        raise AssertionError
+
+
+EARLY = """
+import sys
+from pathlib import Path
+from nasattn.search.engines.local import LocalEngine
+from tests.test_engines import Minute, search
+if __name__ == "__main__":
+    print("begins", flush=True)
+    try:
+        search(Path(sys.argv[1]), Minute(), LocalEngine(2), 4)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.5, 2.0])  # while the server imports, while workers start
+def test_ctrl_c_is_heard_by_the_driver_alone(tmp_path: Path, seconds: float) -> None:
+    command = [sys.executable, "-c", EARLY, str(tmp_path / "a")]
+    driver = subprocess.Popen(
+        command,
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert driver.stdout
+    assert driver.stdout.readline() == "begins\n"
+    time.sleep(seconds)
+    os.killpg(driver.pid, signal.SIGINT)
+    _, err = driver.communicate(timeout=60)
+    said = [line for line in err.splitlines() if "A new study" not in line]  # Optuna
+    assert (driver.returncode, said) == (130, [])
 
 
 @pytest.mark.slow

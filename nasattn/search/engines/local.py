@@ -6,8 +6,9 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -88,7 +89,8 @@ class _Worker:
     def __init__(self, context: Any, prepare: Callable[[], None], work: Work) -> None:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, prepare, work), daemon=True)
-        self.process.start()
+        with _without_ctrl_c(context.get_start_method()):
+            self.process.start()
         theirs.close()
         self.place = f"{here().rpartition(':')[0]}:{self.process.pid}"
         self.stands = False  # whether it came so far that it could take a job
@@ -156,9 +158,24 @@ class _Worker:
         self.process.close()
 
 
+@contextmanager
+def _without_ctrl_c(method: str) -> Iterator[None]:
+    """What is started here, the server too, never hears Ctrl-C, which is the driver's."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    if method == "forkserver":
+        resource_tracker.ensure_running()  # else the server starts it, which unblocks Ctrl-C
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(connection: Connection, prepare: Callable[[], None], work: Work) -> None:
     """What a worker does: one job after the other, until nobody is there to give them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be kept from hearing it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     prepare()
     connection.send(("stands",))
