@@ -21,8 +21,8 @@ from nasattn.model import build_model
 from nasattn.testing import tiny_data
 from nasattn.train.bench import (
     LOOPS,
+    SpeedSpec,
     Timing,
-    TrainingSpec,
     bench_training,
     share_of,
     sum_up,
@@ -163,15 +163,15 @@ def test_time_epoch_counts_whole_batches(here: Path) -> None:
 
 
 def test_resnet20_is_that_of_cifar() -> None:
-    spec = TrainingSpec(networks=("resnet20", "resnet18"))
+    spec = SpeedSpec(networks=("resnet20", "resnet18"))
     assert spec.networks == ("resnet20_cifar", "resnet18")
-    assert TrainingSpec().recipe == RECIPES["lam"]
+    assert SpeedSpec().recipe == RECIPES["lam"]
 
 
 def test_a_training_that_fails_is_an_error_here(here: Path) -> None:
     Path("tiny.json").write_text(json.dumps(TINY))
     recipe = Recipe(epochs=1, batch_size=4, lr=1e30)
-    spec = TrainingSpec(networks=("tiny.json",), recipe=recipe)
+    spec = SpeedSpec(networks=("tiny.json",), recipe=recipe)
     with pytest.raises(EvaluationError, match="not numbers"):
         list(bench_training(spec, tiny_data()))
 
@@ -201,7 +201,7 @@ def test_bench_training_prints_json_alone(
     Path("tiny.json").write_text(json.dumps(TINY))
     seen: list[tuple[str, bool]] = []
 
-    def in_turns(spec: TrainingSpec, data: ImageData, on_round: Any) -> Iterator[Any]:
+    def in_turns(spec: SpeedSpec, data: ImageData, on_round: Any) -> Iterator[Any]:
         for number in range(spec.rounds + 1):
             on_round("tiny.json", number)
             seen.append(("tiny.json", number == 0))
@@ -224,7 +224,7 @@ def test_bench_training_ends_on_ctrl_c(
 ) -> None:
     Path("tiny.json").write_text(json.dumps(TINY))
 
-    def stopped(spec: TrainingSpec, data: ImageData, on_round: Any) -> Iterator[Any]:
+    def stopped(spec: SpeedSpec, data: ImageData, on_round: Any) -> Iterator[Any]:
         raise KeyboardInterrupt
         yield
 

@@ -307,7 +307,8 @@ def test_shared_weights_that_are_not_there_are_a_reason(tmp_path: Path, name: st
     assert "need a space, and a folder for its supernet" in nowhere.reason
     missing = estimate(name, NETWORKS[0], SETTING, ground=Ground(SPACE, tmp_path))
     assert missing.value is None
-    assert "there is no such file" in missing.reason
+    assert missing.transient  # the next run trains them
+    assert "the shared weights are not trained yet" in missing.reason
     assert str(tmp_path) in missing.reason
 
 

@@ -107,7 +107,8 @@ def bench_estimators_command(
                 return 130
             finally:
                 write_truth(folder / TRUTH, networks, trained, setting)
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        if all(task in trained.rows for task in truth):  # else some are tried another day
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         ranking = rank_estimators(spec, space, networks, trained, estimated)
     show(console, ranking, folder, data.resolution, as_json=as_json)
     return 0
@@ -259,7 +260,16 @@ def show(
     """The table, how it is to be read, and what can be done with the truth."""
     console.print(ranking_table(ranking))
     console.print(words(ranking), style="dim", markup=False)
-    space = ranking.space
+    if not (folder / TRUTH).exists():  # no seed by which all networks were trained
+        console.print("not written: the same command tries what was lost again", style="dim")
+    else:
+        show_truth(console, ranking.space, folder, resolution)
+    if as_json:
+        print(json.dumps(asdict(ranking), indent=1))  # noqa: T201
+
+
+def show_truth(console: Console, space: str, folder: Path, resolution: int) -> None:
+    """Where the table is, and the next command."""
     console.print(f"written: {folder / TRUTH}", markup=False, soft_wrap=True)
     console.print(
         f"search in it: nasattn search --space {space} --evaluator table:{folder / TRUTH} "
@@ -267,8 +277,6 @@ def show(
         markup=False,
         soft_wrap=True,
     )
-    if as_json:
-        print(json.dumps(asdict(ranking), indent=1))  # noqa: T201
 
 
 def ranking_table(ranking: Ranking) -> Table:
@@ -317,7 +325,7 @@ def words(ranking: Ranking) -> str:
     if ranking.ceiling:
         lines += [
             "noise ceiling: of who knew each network's mean over endless seeds; full, once",
-            "more: of another training, against the mean of the others",
+            "more: of another training, against the mean of the others, so one seed fewer",
         ]
     if ranking.n_left_out:
         lines.append(

@@ -20,7 +20,7 @@ from nasattn.errors import StudyError
 from nasattn.runtimes.facts import load
 from nasattn.search.environment import environment
 from nasattn.spec import parse
-from nasattn.train.bench import Row, TrainingSpec, bench_training, share_of
+from nasattn.train.bench import Row, SpeedSpec, bench_training, share_of
 from nasattn.words import plural, printable
 from nasattn.zoo import read_network
 
@@ -31,7 +31,7 @@ LESS = "choose a lower --resolution or smaller networks"
 def bench_training_command(changes: Mapping[str, Any], *, as_json: bool, cache_dir: Path) -> None:
     """Train by both loops in turns; a table, or JSON."""
     console = Console(highlight=False, stderr=as_json)
-    spec = parse(TrainingSpec, dict(changes), "options", StudyError)
+    spec = parse(SpeedSpec, dict(changes), "options", StudyError)
     data = load_with_progress(console, spec.data, spec.resolution, cache_dir)
     check_networks(spec, data)
     machine = environment() | {"load": load()}
@@ -51,14 +51,14 @@ def bench_training_command(changes: Mapping[str, Any], *, as_json: bool, cache_d
     console.print(words(spec, data, machine), style="dim", markup=False)
 
 
-def check_networks(spec: TrainingSpec, data: ImageData) -> None:
+def check_networks(spec: SpeedSpec, data: ImageData) -> None:
     """Refuse a network that cannot be run on the pictures, and too few of them."""
     recipe = spec.recipe.model_copy(update={"train_size": spec.train_size})
     for name in spec.networks:
         build(read_network(name), TrainOptions(recipe=recipe), data)
 
 
-def settings(spec: TrainingSpec, data: ImageData) -> dict[str, Any]:
+def settings(spec: SpeedSpec, data: ImageData) -> dict[str, Any]:
     """What was compared, as plain data."""
     part = share_of(data, spec.train_size)
     sizes = {"train": len(part.train), "val_search": len(part.val_search)}
@@ -90,7 +90,7 @@ def ratio(row: Row) -> str:
     return f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}]"
 
 
-def words(spec: TrainingSpec, data: ImageData, machine: Mapping[str, str]) -> str:
+def words(spec: SpeedSpec, data: ImageData, machine: Mapping[str, str]) -> str:
     """What was compared and where, in lines of at most 80 columns for usual names."""
     part = share_of(data, spec.train_size)
     return (

@@ -43,7 +43,7 @@ class Length:
     unit: str = "epochs"
 
     def of(self, setting: Setting) -> Recipe:
-        """The setting's recipe at this length, its schedule made to end there.
+        """The setting's recipe at this length; a schedule that knows its length ends there.
 
         So many steps are one epoch over so many batches. Raises StudyError for more than there are.
         """
@@ -88,7 +88,8 @@ class Subject:
 
     @cached_property
     def batch(self) -> tuple[Tensor, Tensor]:
-        """Training pictures (N, 3, H, W), normalised, and their labels: as many of each class."""
+        """Training pictures (N, 3, H, W), normalised, and their labels: the same share of
+        each class."""
         setting = self.setting
         images, labels = to_tensors(subset(setting.data.train, N_PICTURES), setting.device)
         return Normalise.of(images)(to_float(images)), labels

@@ -67,7 +67,7 @@ class BankFile:
 def supernet(subject: Subject) -> float:
     """Minus the cross-entropy of a network on the supernet's weights, which are not trained on."""
     net, file = _trained(subject, subject.length)
-    return net.score(subject.arch, file.read()[0])
+    return net.score(subject.arch, _bank(file))
 
 
 def inherit(subject: Subject) -> float:
@@ -75,9 +75,16 @@ def inherit(subject: Subject) -> float:
 
     The supernet is trained for as long as the recipe says.
     """
-    bank = _trained(subject, WHOLE)[1].read()[0]
+    bank = _bank(_trained(subject, WHOLE)[1])
     heir = replace(subject, setting=replace(subject.setting, bank=bank))
     return heir.train(subject.length.of(subject.setting)).top1
+
+
+def _bank(file: BankFile) -> Bank:
+    """What was trained; TransientError where that is still to be done."""
+    if not file.path.exists():
+        raise TransientError(f"{file.path}: the shared weights are not trained yet")
+    return file.read()[0]
 
 
 def train_supernet(subject: Subject) -> float:

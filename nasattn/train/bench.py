@@ -42,7 +42,7 @@ def _plain(recipe: Recipe) -> Recipe:
     return recipe
 
 
-class TrainingSpec(Spec):
+class SpeedSpec(Spec):
     """Which networks are trained, on what, how often."""
 
     networks: Annotated[tuple[Annotated[str, AfterValidator(_known)], ...], Field(min_length=1)] = (
@@ -83,7 +83,7 @@ class Row:
 
 
 def bench_training(
-    spec: TrainingSpec,
+    spec: SpeedSpec,
     data: ImageData,
     on_round: Callable[[str, int], None] = lambda network, number: None,
 ) -> Generator[Row, None, None]:

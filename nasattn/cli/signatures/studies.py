@@ -22,7 +22,9 @@ app = typer.Typer()
 @app.command()
 def search(
     space: Annotated[str | None, name_of("Search space: a name or a YAML file. [mobile]")] = None,
-    study: Annotated[str | None, name_of("Study: a name or a YAML file. [SPACE_quick]")] = None,
+    study: Annotated[
+        str | None, name_of("Study: a name or a YAML file. [digits: SPACE_quick]")
+    ] = None,
     name: Annotated[str | None, name_of("The study's name in the storage. [SPACE-DATA]")] = None,
     data: Annotated[
         str | None, name_of("digits, cifar10, cifar100, a folder of class folders, or an .npz.")
