@@ -53,9 +53,9 @@ def by_time(budget: str, **options: Any) -> StudySpec:
         ("50s", 1, 1, 1, None, 3 + 1),  # of 50 s 10 for the finalist, 30 for the baselines
         ("100s", 1, 2, 1, None, 3 + 5),  # 20, 30
         ("200s", 1, 3, 2, None, 3 + 11),  # 60, 30
-        ("10m", 1, 6, 3, ESTIMATOR, 3 + 38),  # 180, 30: 390 / 10.22
+        ("10m", 1, 6, 3, ESTIMATOR, 3 + 38),  # 180, 30: 390 / 10.2
         ("5m", 2, 6, 3, ESTIMATOR, 3 + 38),
-        ("1h", 1, 8, 6, ESTIMATOR, 3 + 302),  # 480, 30: 3090 / 10.22
+        ("1h", 1, 8, 6, ESTIMATOR, 3 + 302),  # 480, 30: 3090 / 10.2
         ("5s", 1, 1, 1, None, 3),  # the first network comes, however late
     ],
 )
@@ -89,7 +89,7 @@ def test_make_plan_leaves_what_was_said() -> None:
     assert (plan.early_stop, plan.estimator) == ("rank", "naswot")
 
 
-@pytest.mark.parametrize("dear", [{"n_steps": 200}, {"epoch_steps": 19}])
+@pytest.mark.parametrize("dear", [{"n_steps": 199}, {"epoch_steps": 19}])
 def test_make_plan_estimates_where_that_is_cheap(dear: dict[str, int]) -> None:
     plan = make_plan(by_time("10m"), pace=replace(PACE, **dear))
     assert (plan.early_stop, plan.estimator) == ("rank", None)

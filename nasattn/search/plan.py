@@ -13,7 +13,7 @@ from nasattn.spec import write_seconds
 from nasattn.words import duration, plural
 
 STEPS = 20  # of the shortened training by which a plan by time estimates
-ESTIMATOR = f"loss_at:{STEPS}steps+naswot+macs"
+ESTIMATOR = f"loss_at:{STEPS}steps"  # docs/results/estimators.md
 DEAREST = 0.1  # of a training, that an estimate may take
 
 
@@ -35,8 +35,8 @@ class Pace:
 
     @property
     def estimate(self) -> float:
-        """Of ESTIMATOR; a score at initialisation is some two steps."""
-        return (STEPS + 2) / self.n_steps * self.training
+        """Of ESTIMATOR."""
+        return STEPS / self.n_steps * self.training
 
 
 @dataclass(frozen=True)
