@@ -7,18 +7,9 @@ from pydantic import BeforeValidator, Field, PositiveInt, SerializeAsAny, model_
 
 from nasattn.errors import StudyError, UnknownNameError, shown
 from nasattn.spec import Line, Name, Spec, parse, read_amount
-from nasattn.train.recipe import Recipe, from_named
+from nasattn.train.recipe import Recipe, changed
 
 START = "start"  # as a teacher: the weights that a pipeline begins with
-
-
-def changed(name: str) -> BeforeValidator:
-    """A recipe's plain data: what is given without a name changes the recipe `name`."""
-
-    def named(value: Any) -> Any:
-        return from_named({"name": name} | value if isinstance(value, dict) else value)
-
-    return BeforeValidator(named)
 
 
 Amount = Annotated[PositiveInt, BeforeValidator(read_amount)]

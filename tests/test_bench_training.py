@@ -166,6 +166,9 @@ def test_resnet20_is_that_of_cifar() -> None:
     spec = SpeedSpec(networks=("resnet20", "resnet18"))
     assert spec.networks == ("resnet20_cifar", "resnet18")
     assert SpeedSpec().recipe == RECIPES["lam"]
+    assert SpeedSpec.model_validate({"recipe": {"batch_size": 64}}).recipe == RECIPES[
+        "lam"
+    ].model_copy(update={"batch_size": 64})
 
 
 def test_a_training_that_fails_is_an_error_here(here: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import Field, PositiveInt
 from rich.console import Console
 from torch import nn
 
@@ -34,7 +34,7 @@ from nasattn.pretrained import read_pretrained
 from nasattn.spec import Name, parse
 from nasattn.train.loop import subset
 from nasattn.train.metrics import Share, measure_answers
-from nasattn.train.recipe import Recipe, from_named
+from nasattn.train.recipe import Recipe, changed
 from nasattn.zoo import NamedNetwork, read_network
 
 TORCH_PRUNING = "torch-pruning"
@@ -44,7 +44,7 @@ MULTIPLE = 4  # runtimes take channels by fours and more: 19 of 24 were slower t
 class PruneOptions(TrainOptions):
     """What `nasattn prune` takes away, and how it trains what is left."""
 
-    recipe: Annotated[Recipe, BeforeValidator(from_named)] = Field(
+    recipe: Annotated[Recipe, changed("finetune")] = Field(
         default="finetune", validate_default=True
     )
     ratio: float | None = None

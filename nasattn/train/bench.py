@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from nasattn.ablation.statistics import student_interval
 from nasattn.data import ImageData
@@ -23,7 +23,7 @@ from nasattn.spec import Spec
 from nasattn.train.fast.swap import own_kernels
 from nasattn.train.loop import subset, train_model
 from nasattn.train.plain import check_plain, train_plainly
-from nasattn.train.recipe import Recipe, from_named
+from nasattn.train.recipe import Recipe, changed
 from nasattn.zoo import ZOO, read_network
 
 ALPHA = 0.05
@@ -50,7 +50,7 @@ class SpeedSpec(Spec):
     )
     data: str = "digits"
     resolution: Annotated[int, Field(ge=8, le=1024)] = 32
-    recipe: Annotated[Recipe, BeforeValidator(from_named), AfterValidator(_plain)] = Field(
+    recipe: Annotated[Recipe, changed("lam"), AfterValidator(_plain)] = Field(
         default="lam", validate_default=True
     )
     rounds: Annotated[int, Field(ge=3, le=1000)] = 7

@@ -1,6 +1,7 @@
 """Recipe: how a network is trained, as a frozen value; RECIPES holds the papers' own."""
 
 import hashlib
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -209,6 +210,11 @@ def from_named(value: Any, usual: str = "quick") -> Any:
     if isinstance(changed, dict):
         changed = base["augmentation"] | changed
     return base | value | {"augmentation": changed}
+
+
+def changed(name: str) -> BeforeValidator:
+    """For a field of plain data: what is given without a name changes the recipe `name`."""
+    return BeforeValidator(partial(from_named, usual=name))
 
 
 def usual_recipe(data: str) -> str:
