@@ -33,7 +33,6 @@ from nasattn.search import CostAwareSampler
 from nasattn.search.early_stop import EARLY_STOP, Training, training_of
 from nasattn.search.fronts import Floats, hypervolume
 from nasattn.search.history import FORETOLD
-from nasattn.search.plan import ESTIMATOR
 
 COUNTED = ("macs", "params")  # estimators that cost nothing
 NO_PARAMETER = (*COUNTED, "network", "arch_id")
@@ -175,6 +174,7 @@ WAYS = (
     Way("cost-aware, all trained", CostAware, "none", asks=False),
     Way("random order, rungs", RandomOrder, "rank", asks=False),
     Way("random order, estimates and rungs", RandomOrder, "rank", asks=True),
+    Way("cost-aware, rungs", CostAware, "rank", asks=False),
     Way("cost-aware, estimates and rungs", CostAware, "rank", asks=True),
 )
 
@@ -256,7 +256,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--share", type=float, nargs="+", default=[0.1, 0.25, 0.5])
-    parser.add_argument("--estimator", default=ESTIMATOR)
+    parser.add_argument("--estimator", default="loss_at:20steps")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from nasattn.cli import main
+from nasattn.cost.latency import LatencyMeter
 from nasattn.search.trials import counts
 
 
@@ -45,9 +46,18 @@ def assert_refused(
     assert sorted(Path.cwd().rglob("*")) == before
 
 
+def measure_briefly() -> None:
+    """Of a latency in eager torch two rounds instead of all, for the rest of this process."""
+    assert LatencyMeter.__init__.__kwdefaults__
+    LatencyMeter.__init__.__kwdefaults__["rounds"] = 2
+
+
 def start(*arguments: str) -> "subprocess.Popen[str]":
     """Start a command in a process of its own."""
-    code = "from nasattn.cli import main; main()"
+    code = (
+        "from tests.command import measure_briefly; measure_briefly(); "
+        "from nasattn.cli import main; main()"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         stdout=subprocess.PIPE,

@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.command import measure_briefly
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`pytest -m ray -k many --trials 1000` is the long proof."""
@@ -17,6 +19,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _brief_measurements() -> None:
+    """What a search measures is looked at by few tests, and makes most of the time of many."""
+    measure_briefly()
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+import traceback
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from nasattn.arch import Architecture
 from nasattn.baselines import get_baseline
 from nasattn.cost import count_cost
 from nasattn.errors import StudyError
@@ -30,7 +32,7 @@ from nasattn.estimate.table import estimate
 from nasattn.evaluate import Setting
 from nasattn.model import build_model
 from nasattn.objectives import get_objective
-from nasattn.search.engines.engine import INLINE
+from nasattn.search.engines.engine import INLINE, Engine
 from nasattn.search.engines.local import LocalEngine
 from nasattn.search.table import read_table
 from nasattn.space import SearchSpace, load_space
@@ -154,23 +156,53 @@ def test_run_tasks_finds_the_same_in_processes(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("engine", [INLINE, LocalEngine(2, start_method="fork")])
+def test_a_bug_is_shown_and_never_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine
+) -> None:
+    networks = draw_networks(SPACE, 3, 0, 8)
+    bad = networks[1].arch
+    whole = estimate
+
+    def estimate_or_fail(name: str, arch: Architecture, *rest: Any) -> Estimate:
+        if arch == bad:
+            raise KeyError("a bug")
+        return whole(name, arch, *rest)
+
+    tasks, ledger = estimate_tasks(networks, ["macs"]), Ledger(tmp_path / "rows")
+    monkeypatch.setattr("nasattn.estimate.bench.estimate", estimate_or_fail)
+    with pytest.raises((KeyError, RuntimeError), match="a bug") as error:
+        run_tasks(tasks, networks, ledger, SETTING, Quiet(), engine)
+    assert "estimate_or_fail" in "".join(traceback.format_exception(error.value))
+    assert tasks[0] in ledger.rows
+    assert tasks[1] not in Ledger(tmp_path / "rows").rows
+    monkeypatch.undo()
+    run_tasks(tasks, networks, ledger, SETTING, Quiet(), engine)
+    assert all(ledger.rows[task].value is not None for task in tasks)
+
+
 def test_bench_prepares_once_for_all_networks(
     there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ("--estimator", "supernet,inherit:1steps")
+    asked = ("--estimator", "supernet,inherit:1steps,supernet+inherit:1steps")
     assert nasattn(monkeypatch, *USUAL, *asked, "--json") == 0
     captured = capsys.readouterr()
     rows = {row["name"]: row for row in json.loads(captured.out)["rows"]}
     ledger = Ledger(there / "b" / "estimates.jsonl")
+    shared = ledger.rows[Task("supernet", OWN_SEED, load_space("ladder.yaml").space_id)]
+    assert len(shared.curve) == 2  # the whole recipe
     for name in ("supernet", "inherit:1steps"):
         assert f"{name}:" in captured.err
-        shared = ledger.rows[Task(name, OWN_SEED, load_space("ladder.yaml").space_id)]
-        assert len(shared.curve) == 2  # the whole recipe
-        own = [found.cpu_seconds for key, found in ledger.of(name, OWN_SEED) if found != shared]
+        every = (found for task, found in ledger.rows.items() if task.estimator == name)
+        own = [found.cpu_seconds for found in every if found != shared]
         assert len(own) == 6
         assert rows[name]["shared_cpu_seconds"] == shared.cpu_seconds > 0
         assert rows[name]["cpu_seconds"] == pytest.approx((sum(own) + shared.cpu_seconds) / 6)
         assert rows[name]["n_failed"] == 0
+    both, each = rows["supernet+inherit:1steps"], (rows["supernet"], rows["inherit:1steps"])
+    assert both["shared_cpu_seconds"] == shared.cpu_seconds  # which was trained once
+    together = sum(row["cpu_seconds"] for row in each) - shared.cpu_seconds / 6
+    assert both["cpu_seconds"] == pytest.approx(together)
     assert "to prepare" in captured.err
     assert "supernet: in its CPU-s is 1/6 of the " in captured.err
     assert len([*(there / "b").glob("supernet-*.safetensors")]) == 1
@@ -243,7 +275,8 @@ def test_bench_ranks_estimators(
     assert rows["macs"]["quality"]["partial"] is None
     parts = ("loss_at:1steps", "macs")
     ledger = Ledger(there / "b" / "estimates.jsonl")
-    costs = [sum(r.cpu_seconds for _, r in ledger.of(name, OWN_SEED)) / 6 for name in parts]
+    every = [(task.estimator, found.cpu_seconds) for task, found in ledger.rows.items()]
+    costs = [sum(seconds for asked, seconds in every if asked == name) / 6 for name in parts]
     assert rows["loss_at:1steps+macs"]["cpu_seconds"] == pytest.approx(sum(costs))
 
     assert nasattn(monkeypatch, *shlex_after(tail)) == 0  # the command that it names
@@ -300,7 +333,7 @@ def test_bench_without_networks_that_train_says_so(
         (["--estimator", "params,nazwot"], "unknown estimator 'nazwot'; did you mean 'naswot'"),
         (["--estimator", "macs+macs"], "names one of its parts twice"),
         (["--estimator", ""], "unknown estimator ''"),
-        (["--estimator", "loss_at:3steps"], "estimator for 3steps: an epoch has 2"),
+        (["--estimator", "loss_at:3steps"], "estimator for 3steps: must be 1 to 2 at"),
         (["--n-jobs", "0"], "options: n_jobs: must be greater than or equal to 1, is 0"),
         (["--device", "tpu"], "device 'tpu': cannot be used here"),
         (["--out", "ladder.yaml"], "ladder.yaml is not a folder"),

@@ -141,6 +141,17 @@ def test_a_search_by_time_says_its_plan_and_goes_on(
     assert "going on after" in capsys.readouterr().out
 
 
+def test_another_search_by_time_is_found_before_anything_is_timed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*TINY, "--objective", "top1", "--objective", "macs", "--budget", "1s"]
+    assert nasattn(monkeypatch, *options) == 0
+    capsys.readouterr()
+    monkeypatch.setattr("nasattn.cli.by_training.probe", None)
+    message = "settings differ: recipe.epochs: 1 then, 2 now"
+    assert_refused(monkeypatch, capsys, [*options, "--epochs", "2"], message)
+
+
 def test_control_gives_random_search_the_same_budget(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

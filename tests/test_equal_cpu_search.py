@@ -22,7 +22,7 @@ from nasattn.estimate.ledger import Ledger, Task
 from nasattn.train.loop import Epoch
 
 N, EPOCHS, SEEDS = 40, 6, 2
-PLAIN, AWARE, RUNGS, ASKED, BOTH = WAYS
+PLAIN, AWARE, RUNGS, ASKED, DEFAULT, BOTH = WAYS
 
 
 def final(i: int, seed: int) -> float:

@@ -1,6 +1,7 @@
 """Estimators against closed forms and numpy; what they are worth against numbers by hand."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -34,12 +35,20 @@ from nasattn.estimate.quality import (
     signs,
     taus,
 )
-from nasattn.estimate.table import ESTIMATORS, combination, estimate, get_estimator, parts_of
+from nasattn.estimate.table import (
+    ESTIMATORS,
+    combination,
+    estimate,
+    get_estimator,
+    parts_of,
+    prepared_for,
+)
 from nasattn.evaluate import Setting, evaluate
 from nasattn.objectives import get_objective
 from nasattn.testing import tiny_data
 from nasattn.train.loop import Epoch, subset
 from nasattn.train.recipe import RECIPES
+from nasattn.turns import Turns
 
 DATA = tiny_data(n_per_class=8, resolution=8)
 RECIPE = RECIPES["quick"].model_copy(update={"epochs": 3, "batch_size": 4})
@@ -256,7 +265,7 @@ def test_proxies_score_baselines(name: str) -> None:
 
 
 # What needs to be prepared is in test_supernet.
-ALONE = [name for name, row in ESTIMATORS.items() if row.prepare is None]
+ALONE = [name for name, row in ESTIMATORS.items() if not prepared_for(name)]
 
 
 @pytest.mark.parametrize("name", [name for name in ALONE if name not in ("macs", "params")])
@@ -307,8 +316,24 @@ def test_loss_at_judges_by_a_picture_a_class() -> None:
 
 def test_length_beyond_an_epoch_is_refused() -> None:
     assert Length(4, "steps").of(SETTING).train_size == 16  # all there are
-    with pytest.raises(StudyError, match="5steps: an epoch has 4"):
+    with pytest.raises(StudyError, match="5steps: must be 1 to 4 at batches of 4, 2 classes"):
         Length(5, "steps").of(SETTING)
+
+
+def test_length_of_steps_shows_a_picture_of_each_class() -> None:
+    single = replace(SETTING, recipe=RECIPE.model_copy(update={"batch_size": 1}))
+    assert Length(2, "steps").of(single).train_size == 2
+    with pytest.raises(StudyError, match="1steps: must be 2 to 16 at batches of 1, 2 classes"):
+        Length(1, "steps").of(single)
+    large = replace(SETTING, recipe=RECIPE.model_copy(update={"batch_size": 100}))
+    assert Length(1, "steps").of(large).train_size == 16  # all there are are a batch
+
+
+@pytest.mark.parametrize("length", [Length(2), Length(2, "steps")])
+def test_a_shortened_training_begins_with_all_weights(length: Length) -> None:
+    thawed = replace(SETTING, recipe=RECIPE.model_copy(update={"head_epochs": 2, "thaw_epochs": 1}))
+    assert length.of(thawed) == length.of(SETTING)
+    assert Length(1, "recipes").of(thawed) == thawed.recipe
 
 
 @pytest.mark.parametrize(
@@ -375,7 +400,7 @@ def test_an_estimate_that_fails_says_nothing(monkeypatch: pytest.MonkeyPatch) ->
     [
         ("full", "'full': must be shorter than the training itself, of 3 epochs"),
         ("macs+epochs:3", "'epochs:3': must be shorter than the training itself"),
-        ("loss_at:5steps", "estimator for 5steps: an epoch has 4"),
+        ("loss_at:5steps", "estimator for 5steps: must be 1 to 4 at batches of 4"),
         ("supernet+macs", "'supernet': needs weights that a whole space shares"),
     ],
 )
@@ -383,6 +408,23 @@ def test_an_estimate_is_shorter_than_what_it_foretells(name: str, message: str) 
     with pytest.raises(StudyError, match=message):
         combination(name, SETTING)
     assert combination("epochs:2+loss_at:4steps", SETTING).parts == ("epochs:2", "loss_at:4steps")
+
+
+@pytest.mark.parametrize(("name", "n_turns"), [("naswot", 1), ("full", 3), ("epochs:2", 2)])
+def test_estimates_take_turns_with_measurements(
+    monkeypatch: pytest.MonkeyPatch, name: str, n_turns: int
+) -> None:
+    taken = []
+
+    @contextmanager
+    def training(self: Turns) -> Iterator[None]:
+        taken.append("begun")
+        yield
+        taken.append("over")
+
+    monkeypatch.setattr(Turns, "training", training)
+    assert estimate(name, SMALL, SETTING).value is not None
+    assert taken == ["begun", "over"] * n_turns  # none within another
 
 
 def test_measure_keeps_the_reason_of_a_failure() -> None:

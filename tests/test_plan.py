@@ -13,19 +13,18 @@ from nasattn.evaluate import Evaluation, OnEpoch, Setting, Stops, TrainingEvalua
 from nasattn.objectives import get_objective
 from nasattn.search import probe as probing
 from nasattn.search.driver import Ending
-from nasattn.search.plan import ESTIMATOR, PLANS, Deadline, Pace, make_plan
+from nasattn.search.plan import PLANS, USED, Deadline, Pace, make_plan
 from nasattn.search.probe import epoch_steps, probe, training_seconds
 from nasattn.search.run import run_search
 from nasattn.search.spec import StudySpec, load_study_spec
-from nasattn.search.storage import artifact_dir, open_study
+from nasattn.search.storage import artifact_dir, open_study, read_study
 from nasattn.search.trials import counts
 from nasattn.spec import read_seconds, write_seconds
 from nasattn.testing import FakeEvaluator, tiny_data
 from nasattn.train.recipe import RECIPES
 from tests.test_search import DIRECTIONS, FEW, LADDER, Quiet
 
-# Ten seconds a training, 100 steps an epoch: 22 steps of estimating are 0.22 s.
-PACE = Pace(10.0, 0.0, 30.0, 3, n_steps=1000, epoch_steps=100)
+PACE = Pace(training=10.0, measuring=0.0, baselines=30.0, n_baselines=3)
 
 
 @pytest.mark.parametrize(
@@ -48,28 +47,27 @@ def by_time(budget: str, **options: Any) -> StudySpec:
 
 
 @pytest.mark.parametrize(
-    ("budget", "n_jobs", "finalists", "seeds", "estimator", "n_trials"),
+    ("budget", "n_jobs", "finalists", "seeds", "early_stop", "n_trials"),
     [
-        ("50s", 1, 1, 1, None, 3 + 1),  # of 50 s 10 for the finalist, 30 for the baselines
-        ("100s", 1, 2, 1, None, 3 + 5),  # 20, 30
-        ("200s", 1, 3, 2, None, 3 + 11),  # 60, 30
-        ("10m", 1, 6, 3, ESTIMATOR, 3 + 38),  # 180, 30: 390 / 10.2
-        ("5m", 2, 6, 3, ESTIMATOR, 3 + 38),
-        ("1h", 1, 8, 6, ESTIMATOR, 3 + 302),  # 480, 30: 3090 / 10.2
-        ("5s", 1, 1, 1, None, 3),  # the first network comes, however late
+        ("50s", 1, 1, 1, "none", 3 + 1),  # of 50 s 10 for the finalist, 30 for the baselines
+        ("100s", 1, 2, 1, "none", 3 + 5),  # 20, 30
+        ("200s", 1, 3, 2, "none", 3 + 11),  # 60, 30
+        ("10m", 1, 6, 3, "rank", 3 + 39),  # 180, 30
+        ("5m", 2, 6, 3, "rank", 3 + 39),
+        ("1h", 1, 8, 6, "rank", 3 + 309),  # 480, 30
+        ("5s", 1, 1, 1, "none", 3),  # the first network comes, however late
     ],
 )
 def test_make_plan_spends_the_time(
-    budget: str, n_jobs: int, finalists: int, seeds: int, estimator: str | None, n_trials: int
+    budget: str, n_jobs: int, finalists: int, seeds: int, early_stop: str, n_trials: int
 ) -> None:
     plan = make_plan(by_time(budget), pace=PACE, n_jobs=n_jobs)
     assert (plan.finalists, plan.seeds) == (finalists, seeds)
-    assert plan.early_stop == ("rank" if estimator else "none")
-    assert plan.estimator == estimator
+    assert (plan.early_stop, plan.estimator) == (early_stop, None)
     assert plan.n_trials == n_trials
     spec = plan.of(by_time(budget))
     assert (spec.n_trials, spec.n_finalists, spec.n_seeds) == (n_trials, finalists, seeds)
-    assert (spec.estimator, spec.early_stop) == (estimator, plan.early_stop)
+    assert (spec.estimator, spec.early_stop) == (None, early_stop)
 
 
 def test_make_plan_counts_what_was_used() -> None:
@@ -87,12 +85,6 @@ def test_make_plan_leaves_what_was_said() -> None:
     assert plan.n_trials == 3 + 57
     plan = make_plan(by_time("50s", estimator="naswot"), pace=PACE)
     assert (plan.early_stop, plan.estimator) == ("rank", "naswot")
-
-
-@pytest.mark.parametrize("dear", [{"n_steps": 199}, {"epoch_steps": 19}])
-def test_make_plan_estimates_where_that_is_cheap(dear: dict[str, int]) -> None:
-    plan = make_plan(by_time("10m"), pace=replace(PACE, **dear))
-    assert (plan.early_stop, plan.estimator) == ("rank", None)
 
 
 def test_plans_are_in_their_order() -> None:
@@ -211,9 +203,11 @@ def search(folder: Path, deadline: Deadline, evaluate: Clock) -> tuple[Ending, i
 @pytest.mark.parametrize("planned", [1.0, 10.0])  # by a probe that was wrong, and that was right
 def test_a_search_by_time_ends_in_time(tmp_path: Path, planned: float) -> None:
     clock = Clock()
-    deadline = Deadline(100.0, planned, 3, 1, clock=lambda: clock.now)
+    deadline = Deadline(100.0, planned, 3, 1, budget=120.0, clock=lambda: clock.now)
     # The last one begins at 60 s: it and the finalists take 40.
     assert search(tmp_path, deadline, clock) == ("time", 7)
+    # 20 s were used before, however many ran side by side.
+    assert read_study(f"sqlite:///{tmp_path}/s.db", "s").user_attrs[USED] == 90.0
     clock.now = 0.0
     assert search(tmp_path, deadline, clock) == ("time", 14)  # gone on with, as long again
 
@@ -239,7 +233,6 @@ def test_probe_goes_by_multiply_adds(monkeypatch: pytest.MonkeyPatch) -> None:
     macs = [static(a.at_resolution(8))["macs"] for a in baselines("lam", "lam_ladder")]
     assert pace.baselines == pytest.approx(2e-6 * sum(macs))
     assert (pace.n_baselines, pace.measuring) == (2, 0.0)
-    assert (pace.n_steps, pace.epoch_steps) == (15, 5)
     # FEW has six networks, drawn alike: the usual one is between the smallest and the largest.
     pace = probe(SETTING, FEW)
     small, large = (FEW.decode({"stages.0.width": w, "stages.0.kernel": k}) for w, k in EDGES)

@@ -20,6 +20,8 @@ from rich.table import Table
 from nasattn.cli.data import load_with_progress
 from nasattn.cli.engines import open_engine
 from nasattn.cli.folders import check_folder, one_writer, write_result
+from nasattn.cli.machine import machine_turns
+from nasattn.cli.study import note_differences
 from nasattn.cli.tables import add_row, number_column, table
 from nasattn.errors import StudyError
 from nasattn.estimate.bench import (
@@ -80,12 +82,13 @@ def bench_estimators_command(
         spec.recipe,
         (get_objective("top1"),),
         device=spec.device,
+        turns=machine_turns(console, cache_dir),
         checkpoints=(folder / CHECKPOINTS).absolute(),
     )
     check_lengths(spec, setting)
     networks = draw_networks(space, spec.networks, spec.seed, data.resolution)
     with one_writer(folder):
-        settle(folder / SETTINGS, spec.settings(data))
+        settle(console, folder / SETTINGS, spec.settings(data, space))
         trained, estimated = Ledger(folder / TRAININGS), Ledger(folder / ESTIMATES)
         console.print(introduction(spec, setting), style="dim", markup=False)
         truth, asked = truth_tasks(networks, spec.seeds), estimate_tasks(networks, spec.parts())
@@ -120,21 +123,23 @@ def check_lengths(spec: BenchSpec, setting: Setting) -> None:
         get_estimator(name)[1].of(setting)
 
 
-def settle(path: Path, settings: Mapping[str, Any]) -> None:
-    """Note what is trained in a folder; StudyError where it holds another bench."""
+def settle(console: Console, path: Path, settings: Mapping[str, Any]) -> None:
+    """Note what is trained in a folder, and where; StudyError where it holds another bench."""
     if not path.exists():
         write_result(path, json.dumps({"settings": settings, "machine": environment()}) + "\n")
         return
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        known = json.loads(path.read_text(encoding="utf-8"))
+        then_all, machine = dict(known["settings"]), dict(known["machine"])
     except (OSError, ValueError, TypeError, KeyError) as e:
         raise StudyError(f"{path}: is not what a bench notes; -o takes another folder") from e
     plain = json.loads(json.dumps(settings))
-    for place, then, now in differences(known, plain):
+    for place, then, now in differences(then_all, plain):
         raise StudyError(
             f"{path.parent}: holds another bench ({place}: {printable(str(then))} then, "
             f"{printable(str(now))} now); -o takes another folder"
         )
+    note_differences(console, "bench", machine)
 
 
 def introduction(spec: BenchSpec, setting: Setting) -> str:

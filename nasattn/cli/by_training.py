@@ -26,10 +26,10 @@ from nasattn.report.front_table import front_words
 from nasattn.search.driver import Ending
 from nasattn.search.engines.engine import Engine, Work
 from nasattn.search.forecast import Forecast, read_forecast
-from nasattn.search.plan import Deadline, Plan, make_plan
+from nasattn.search.plan import USED, Deadline, Plan, make_plan
 from nasattn.search.probe import probe
 from nasattn.search.run import run_search
-from nasattn.search.selection import Again, seconds_used
+from nasattn.search.selection import Again
 from nasattn.search.spec import StudySpec
 from nasattn.search.storage import (
     artifact_dir,
@@ -161,21 +161,26 @@ def train(
     return Training(spec, setting, forecast)
 
 
+def as_begun(way: Training, storage: str) -> Training:
+    """With the early stopping and the estimator of its study, where nothing else is said."""
+    spec, setting = way.spec, way.setting
+    stored = stored_settings(storage, spec.study_name) or {}
+    kept = ({"early_stop", "estimator"} - spec.model_fields_set) & stored.keys()
+    spec = spec.model_copy(update={name: stored[name] for name in kept})
+    if spec.estimator:
+        setting = replace(setting, estimates=combination(spec.estimator, setting))
+    return replace(way, spec=spec, setting=setting)
+
+
 def by_time(
     way: Training, space: SearchSpace, console: Console, storage: str, engine: Engine, began: float
 ) -> Training:
-    """A search whose budget is a time, which has `began`: planned by what trainings take here.
-
-    A study that is gone on with keeps the early stopping and the estimator that it had.
-    """
-    name, spec, done, used = way.spec.study_name, way.spec, 0, 0.0
-    stored = stored_settings(storage, name)
-    if stored is not None:
-        study = read_study(storage, name)
+    """A search whose budget is a time, which has `began`: planned by what trainings take here."""
+    spec, done, used = way.spec, 0, 0.0
+    if stored_settings(storage, spec.study_name) is not None:
+        study = read_study(storage, spec.study_name)
         done = sum(map(counts, study.get_trials(deepcopy=False)))
-        used = seconds_used(study) / engine.n_jobs
-        kept = {"early_stop", "estimator"} - spec.model_fields_set
-        spec = spec.model_copy(update={k: stored[k] for k in kept & stored.keys()})
+        used = study.user_attrs.get(USED, 0.0)
     with console.status("timing a few steps of the baselines"):
         pace = probe(way.setting, space)
     used += time.monotonic() - began
@@ -183,11 +188,9 @@ def by_time(
     spec = found.of(spec)
     assert spec.budget
     end = time.monotonic() + spec.budget - used
-    deadline = Deadline(end, pace.trial, found.finalists, found.seeds, engine.n_jobs)
-    setting = way.setting
-    if spec.estimator:
-        setting = replace(setting, estimates=combination(spec.estimator, setting))
-    return replace(way, spec=spec, setting=setting, planned=found, deadline=deadline)
+    whom = found.finalists, found.seeds
+    deadline = Deadline(end, pace.trial, *whom, engine.n_jobs, budget=spec.budget)
+    return replace(way, spec=spec, planned=found, deadline=deadline)
 
 
 def checkpoint_dir(spec: StudySpec, storage: str) -> Path:

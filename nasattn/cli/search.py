@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 from rich.console import Console
 
-from nasattn.cli.by_training import Training, by_time, checkpoint_dir, train
+from nasattn.cli.by_training import Training, as_begun, by_time, checkpoint_dir, train
 from nasattn.cli.commands import storage_option, typed
 from nasattn.cli.engines import open_engine
 from nasattn.cli.folders import check_folder, make_folder
@@ -111,6 +111,8 @@ def search_by(
     with open_engine(way.spec, way.travelling) as engine:
         way = way.on(engine, settle_pending(console, way.spec, storage, engine), storage)
         if isinstance(way, Training) and way.spec.budget:
+            way = as_begun(way, storage)
+            check_study(storage, *described(way, space))
             way = by_time(way, space, console, storage, engine, began)
         status = search_on(engine, way, space, console, folder, storage, resume=resume)
     if as_json and (folder / "front.json").is_file():

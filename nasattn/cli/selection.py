@@ -49,7 +49,15 @@ def select(
         style="dim",
     )
     with SelectionProgress(console, len(runs), quiet=spec.table is not None) as progress:
-        run_selection(study, runs, work, progress, engine=engine, max_retries=spec.max_retries)
+        run_selection(
+            study,
+            runs,
+            work,
+            progress,
+            engine=engine,
+            max_retries=spec.max_retries,
+            deadline=deadline,
+        )
 
 
 class SelectionProgress:

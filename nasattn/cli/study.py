@@ -1,5 +1,7 @@
 """What a command writes down of a study before its first trial."""
 
+from collections.abc import Mapping
+
 import optuna
 from rich.console import Console
 
@@ -33,14 +35,18 @@ def note_environment(console: Console, study: optuna.Study) -> None:
 
     What an older study did not write down is not compared.
     """
-    now = environment()
     if "environment" not in study.user_attrs:
-        study.set_user_attr("environment", now)
-    stored = study.user_attrs["environment"]
+        study.set_user_attr("environment", environment())
+    note_differences(console, "study", study.user_attrs["environment"])
+
+
+def note_differences(console: Console, what: str, stored: Mapping[str, object]) -> None:
+    """Say what is different now from the environment that something began in."""
+    now = environment()
     for name in stored:
         if stored[name] != now.get(name):
             words = differing_words(str(stored[name]), now.get(name, "none"))
-            line = f"note: this study began with {name} {words[0]}, goes on with {words[1]}"
+            line = f"note: this {what} began with {name} {words[0]}, goes on with {words[1]}"
             console.print(printable(line), markup=False)
 
 

@@ -11,18 +11,20 @@ from typing import Annotated, Any, Protocol
 from pydantic import AfterValidator, Field
 
 from nasattn.arch import Architecture
+from nasattn.attention.plugins import plugin_digests
 from nasattn.baselines import get_baseline
 from nasattn.cost import PieceCounter
 from nasattn.data import ImageData
 from nasattn.errors import StudyError
 from nasattn.estimate.estimator import Estimate, Ground
 from nasattn.estimate.ledger import Ledger, Task
-from nasattn.estimate.table import FULL, estimate, get_estimator, parts_of, prepare
+from nasattn.estimate.table import FULL, estimate, parts_of, prepare, prepared_for
 from nasattn.evaluate import Evaluation, OnEpoch, Setting
 from nasattn.search.engines.engine import INLINE, Engine, Job
 from nasattn.space import SearchSpace
 from nasattn.train.loop import Epoch
 from nasattn.train.recipe import TrainingSpec
+from nasattn.words import plural
 
 USUAL = (
     "params",
@@ -67,14 +69,16 @@ class BenchSpec(TrainingSpec):
         """The estimators to be ranked, with those that every other one is to be held against."""
         return [*dict.fromkeys((*CONTROLS, *self.estimators))]
 
-    def settings(self, data: ImageData) -> dict[str, Any]:
+    def settings(self, data: ImageData, space: SearchSpace) -> dict[str, Any]:
         """All that every estimate of a folder has in common, as plain data.
 
         Not the networks, seeds and estimators, of which more may be asked for later.
         """
         recipe = self.recipe.model_dump(mode="json", exclude_defaults=True)
         pictures = {"name": data.name, "hash": data.content_hash}
-        return {"data": pictures, "recipe": recipe, "device": self.device}
+        code = plugin_digests(space.model_dump_json())
+        own = {"data": pictures, "recipe": recipe, "device": self.device}
+        return own | ({"plugins": code} if code else {})
 
 
 @dataclass(frozen=True)
@@ -122,9 +126,8 @@ def estimate_tasks(networks: Sequence[Drawn], parts: Iterable[str]) -> list[Task
 
 def preparing_tasks(space: SearchSpace, parts: Iterable[str]) -> list[Task]:
     """What estimators need done once for all networks: estimates, as it were, of the space."""
-    return [
-        Task(name, OWN_SEED, space.space_id) for name in parts if get_estimator(name)[0].prepare
-    ]
+    names = dict.fromkeys(filter(None, map(prepared_for, parts)))
+    return [Task(name, OWN_SEED, space.space_id) for name in names]
 
 
 class Watcher(Protocol):
@@ -174,13 +177,18 @@ def run_tasks(
 ) -> None:
     """Make the estimates that the ledger does not hold; each is written when it is made.
 
-    Those that have to be prepared need the ground, and that the tasks for that are done.
+    Those that have to be prepared need the ground, and that the tasks for that are done. What met a
+    bug is not written; RuntimeError with the bug's trace when all others are made.
     """
     archs = {one.arch.arch_id: one.arch for one in networks}
     if ground:
         archs[ground.space.space_id] = ground.space.template
     left = deque(task for task in tasks if task not in ledger.rows)
-    engine.run(_Tasks(archs, left, ledger, watcher), Estimating(setting, ground))
+    source = _Tasks(archs, left, ledger, watcher)
+    engine.run(source, Estimating(setting, ground))
+    if source.traces:
+        n = plural(len(source.traces), "estimate")
+        raise RuntimeError(f"{n} met a bug, at first:\n{source.traces[0]}")
 
 
 @dataclass
@@ -193,6 +201,7 @@ class _Tasks:
     watcher: Watcher
     n_open: int = 0
     attempts: Counter[Task] = field(default_factory=Counter)  # that were lost
+    traces: list[str] = field(default_factory=list)  # of bugs
 
     @property
     def is_over(self) -> bool:
@@ -226,14 +235,16 @@ class _Tasks:
         )
 
     def lost(self, job: Job, reason: str, trace: str = "") -> None:
-        self.end(Task.read(job.key), Estimate(None, 0.0, reason=reason, transient=True))
+        self.traces += [trace] if trace else []
+        found = Estimate(None, 0.0, reason=reason, transient=True)
+        self.end(Task.read(job.key), found, again=not trace)
 
-    def end(self, task: Task, found: Estimate) -> None:
-        """Keep an estimate; what may be met by chance is tried again, and another day as well."""
+    def end(self, task: Task, found: Estimate, *, again: bool = True) -> None:
+        """Keep an estimate; what may be met by chance is tried `again`, and another day as well."""
         self.n_open -= 1
         if found.transient:
             self.attempts[task] += 1
-            if self.attempts[task] <= MAX_RETRIES:
+            if again and self.attempts[task] <= MAX_RETRIES:
                 self.left.appendleft(task)
                 return
         else:

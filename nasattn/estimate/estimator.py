@@ -45,18 +45,21 @@ class Length:
     def of(self, setting: Setting) -> Recipe:
         """The setting's recipe at this length; a schedule that knows its length ends there.
 
-        So many steps are one epoch over so many batches. Raises StudyError for more than there are.
+        So many steps are one epoch over so many batches. Raises StudyError for more than there are,
+        and for pictures too few to be of every class.
         """
-        recipe = setting.recipe
+        recipe, n_classes = setting.recipe, len(setting.data.classes)
         if self.unit == "recipes":
             return recipe
         if self.unit == "epochs":
-            return recipe.model_copy(update={"epochs": self.n})
+            return recipe.shortened(self.n)
         n_pictures = min(recipe.train_size or len(setting.data.train), len(setting.data.train))
-        most = n_pictures // recipe.batch_size
-        if self.n > most:
-            raise StudyError(f"estimator for {self.n}steps: an epoch has {most}")
-        return recipe.model_copy(update={"epochs": 1, "train_size": self.n * recipe.batch_size})
+        batch = min(recipe.batch_size, n_pictures)
+        most, least = n_pictures // batch, -(-n_classes // batch)  # a picture a class
+        if not least <= self.n <= most:
+            allowed = f"must be {least} to {most} at batches of {batch}, {n_classes} classes"
+            raise StudyError(f"estimator for {self.n}steps: {allowed}")
+        return recipe.shortened(1, train_size=self.n * batch)
 
 
 WHOLE = Length(1, "recipes")
@@ -139,12 +142,13 @@ class Estimator:
     """A row of ESTIMATORS."""
 
     name: str
-    cost: str  # what it takes, in words
     measure: Callable[[Subject], float]
+    trains: bool = False  # each network; then it takes its turns by itself
     has_length: bool = False  # whether it may be told how long to train: NAME:2, NAME:40steps
     usual: Length = Length()  # where it is not told
     # what is to be done once for all networks of a space; gives what that came to
     prepare: Callable[[Subject], float] | None = None
+    needs: str = ""  # the estimator that is to be prepared, where it is another one
 
     def length(self, text: str) -> Length:
         """The Length that `text` is; StudyError where it is none."""

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -65,12 +65,6 @@ class Ledger:
         except OSError as e:
             raise TransientError(f"{self.path}: cannot be written ({e.strerror or e})") from e
         self.rows[task] = found
-
-    def of(self, estimator: str, seed: int) -> Iterator[tuple[str, Estimate]]:
-        """arch_id and estimate of all networks that have one."""
-        for task, found in self.rows.items():
-            if (task.estimator, task.seed) == (estimator, seed):
-                yield task.arch_id, found
 
 
 def _row(cells: Mapping[str, object]) -> tuple[Task, Estimate]:

@@ -1,7 +1,7 @@
 """Ranking: what each estimator of a bench is worth, as plain data."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from nasattn.errors import EvaluationError
 from nasattn.estimate.bench import OWN_SEED, BenchSpec, Drawn, truth_of
 from nasattn.estimate.ledger import Ledger, Task
 from nasattn.estimate.quality import Ceiling, Floats, Quality, ceiling, combined, quality
-from nasattn.estimate.table import FULL, parts_of
+from nasattn.estimate.table import FULL, parts_of, prepared_for
 from nasattn.space import SearchSpace
 
 LEAST = 4  # networks, for a tau to be worth telling
@@ -59,12 +59,15 @@ def rank_estimators(
     for name in spec.rows():
         parts = [found[part] for part in parts_of(name)]
         values = combined([part.values for part in parts])
+        shared = sum(
+            {key: seconds for part in parts for key, seconds in part.shared.items()}.values()
+        )
         rows.append(
             Ranked(
                 name,
                 quality(values, mean, found["macs"].values),
-                sum(part.cpu_seconds for part in parts),
-                sum(part.shared_cpu_seconds for part in parts),
+                sum(part.cpu_seconds for part in parts) + shared / len(truth),
+                shared,
                 max(part.n_failed for part in parts),
             )
         )
@@ -86,20 +89,18 @@ class _Part:
     """What one estimator says of all networks."""
 
     values: Floats  # (n,); -inf where it failed
-    cpu_seconds: float
-    shared_cpu_seconds: float
+    cpu_seconds: float  # a network, the mean
+    shared: Mapping[str, float]  # processor time of what was prepared for all, by estimator
     n_failed: int
 
     @classmethod
     def of(cls, name: str, space: SearchSpace, arch_ids: Sequence[str], ledger: Ledger) -> "_Part":
-        shared = ledger.rows.get(Task(name, OWN_SEED, space.space_id))
-        shared_seconds = shared.cpu_seconds if shared else 0.0
+        prepared = ledger.rows.get(Task(prepared_for(name), OWN_SEED, space.space_id))
         rows = [ledger.rows.get(Task(name, OWN_SEED, arch_id)) for arch_id in arch_ids]
         known = [row.value if row and row.value is not None else -np.inf for row in rows]
         return cls(
             np.array(known),
-            shared_seconds / len(arch_ids)
-            + (statistics.fmean(row.cpu_seconds for row in rows if row) if any(rows) else 0.0),
-            shared_seconds,
+            statistics.fmean(row.cpu_seconds for row in rows if row) if any(rows) else 0.0,
+            {prepared_for(name): prepared.cpu_seconds} if prepared else {},
             sum(not np.isfinite(value) for value in known),
         )

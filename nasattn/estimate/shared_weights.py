@@ -89,15 +89,7 @@ def _bank(file: BankFile) -> Bank:
 
 def train_supernet(subject: Subject) -> float:
     """Train the supernet of the subject's length, if its file is not there; its largest's top-1."""
-    return _train(subject, subject.length)
-
-
-def train_whole_supernet(subject: Subject) -> float:
-    return _train(subject, WHOLE)
-
-
-def _train(subject: Subject, length: Length) -> float:
-    net, file = _trained(subject, length)
+    net, file = _trained(subject, subject.length)
     if file.path.exists():
         for epoch in file.read()[1]:
             subject.keep_epoch(epoch)

@@ -58,12 +58,11 @@ def random(subject: Subject) -> float:
 ESTIMATORS: dict[str, Estimator] = {
     row.name: row
     for row in (
-        Estimator(FULL, "a training", full),
-        Estimator("epochs", "a shortened training", epochs, has_length=True),
-        Estimator("loss_at", "a shortened training", loss_at, has_length=True),
+        Estimator(FULL, full, trains=True),
+        Estimator("epochs", epochs, trains=True, has_length=True),
+        Estimator("loss_at", loss_at, trains=True, has_length=True),
         Estimator(
             "supernet",
-            "forward passes, and a part of a training of the whole space",
             shared_weights.supernet,
             has_length=True,
             usual=WHOLE,
@@ -71,20 +70,20 @@ ESTIMATORS: dict[str, Estimator] = {
         ),
         Estimator(
             "inherit",
-            "a shortened training, and a part of a training of the whole space",
             shared_weights.inherit,
+            trains=True,
             has_length=True,
-            prepare=shared_weights.train_whole_supernet,
+            needs="supernet",
         ),
-        Estimator("naswot", "a forward pass", lambda s: proxies.naswot(s.model, s.images, s.seed)),
-        Estimator("synflow", "a gradient", lambda s: proxies.synflow(s.model, s.shape, s.seed)),
-        Estimator("zen", "forward passes", lambda s: proxies.zen(s.model, s.shape, s.seed)),
-        Estimator("snip", "a gradient", lambda s: proxies.snip(s.model, s.batch, s.seed)),
-        Estimator("grad_norm", "a gradient", lambda s: proxies.grad_norm(s.model, s.batch, s.seed)),
-        Estimator("zico", "two gradients", lambda s: proxies.zico(s.model, s.halves, s.seed)),
-        Estimator("macs", "counting", macs),
-        Estimator("params", "counting", params),
-        Estimator("random", "nothing", random),
+        Estimator("naswot", lambda s: proxies.naswot(s.model, s.images, s.seed)),
+        Estimator("synflow", lambda s: proxies.synflow(s.model, s.shape, s.seed)),
+        Estimator("zen", lambda s: proxies.zen(s.model, s.shape, s.seed)),
+        Estimator("snip", lambda s: proxies.snip(s.model, s.batch, s.seed)),
+        Estimator("grad_norm", lambda s: proxies.grad_norm(s.model, s.batch, s.seed)),
+        Estimator("zico", lambda s: proxies.zico(s.model, s.halves, s.seed)),
+        Estimator("macs", macs),
+        Estimator("params", params),
+        Estimator("random", random),
     )
 }
 
@@ -99,6 +98,12 @@ def get_estimator(name: str) -> tuple[Estimator, Length]:
         raise UnknownNameError("estimator", base, known=ESTIMATORS)
     row = ESTIMATORS[base]
     return row, row.length(option) if colon else row.usual
+
+
+def prepared_for(name: str) -> str:
+    """The estimator to be prepared once for all networks before this one is asked; "" for none."""
+    row, _ = get_estimator(name)
+    return name if row.prepare else row.needs
 
 
 def parts_of(combination: str) -> tuple[str, ...]:
@@ -118,12 +123,7 @@ class Combination:
     parts: tuple[str, ...]
 
     def __call__(self, arch: Architecture, setting: Setting) -> dict[str, Estimate]:
-        return {name: self._ask(name, arch, setting) for name in self.parts}
-
-    def _ask(self, name: str, arch: Architecture, setting: Setting) -> Estimate:
-        trains = get_estimator(name)[0].has_length  # and takes its turns itself
-        with nullcontext() if trains else setting.turns.training():
-            return estimate(name, arch, setting)
+        return {name: estimate(name, arch, setting) for name in self.parts}
 
 
 def combination(name: str, setting: Setting) -> Combination:
@@ -134,7 +134,7 @@ def combination(name: str, setting: Setting) -> Combination:
     parts = parts_of(name)
     for part in parts:
         row, length = get_estimator(part)
-        if row.prepare:
+        if prepared_for(part):
             raise StudyError(
                 f"estimator {shown(part)}: needs weights that a whole space shares, which a search "
                 "does not train"
@@ -157,10 +157,12 @@ def estimate(
 ) -> Estimate:
     """What one estimator says of a network on the setting's pictures, by its recipe and seed.
 
-    One with a `prepare` needs the ground on which that was done.
+    Nothing of it runs beside a latency measurement that keeps the same turns. Where something is
+    `prepared_for` it, it needs the ground on which that was done.
     """
     row, length = get_estimator(name)
-    return measure(row, Subject(arch, setting, length, on_epoch, ground=ground))
+    with nullcontext() if row.trains else setting.turns.training():
+        return measure(row, Subject(arch, setting, length, on_epoch, ground=ground))
 
 
 def prepare(
@@ -171,7 +173,7 @@ def prepare(
     What is there already is taken from the ground's folder, at the cost that it had. The setting
     is that of the estimates. Raises StudyError for an estimator that prepares nothing.
     """
-    row, length = get_estimator(name)
+    row, length = get_estimator(prepared_for(name) or name)
     if row.prepare is None:
         raise StudyError(f"estimator {name!r}: prepares nothing")
     subject = Subject(ground.space.template, setting, length, on_epoch, ground=ground)

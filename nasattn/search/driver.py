@@ -23,7 +23,7 @@ from nasattn.search.engines.engine import Job
 from nasattn.search.forecast import Forecast
 from nasattn.search.history import FORETOLD, GIVEN_UP, named_constraints
 from nasattn.search.judge import Judge
-from nasattn.search.plan import Deadline
+from nasattn.search.plan import USED, Deadline
 from nasattn.search.samplers import SAMPLERS, Proposer
 from nasattn.search.selection import finalists
 from nasattn.search.spec import StudySpec
@@ -205,17 +205,22 @@ class Driver:
         ended = {"state": evaluation.state, "violations": evaluation.violations}
         write_facts(one.trial, evaluation, self.facts | {ENDED: ended})
         one.evaluation = evaluation
+        if self.deadline:
+            self.study.set_user_attr(USED, self.deadline.used)
         if self.pending == 1:
             self.settle()
 
     def lost(self, job: Job, reason: str, trace: str = "") -> None:
         one = self.open[int(job.key)]
-        if self.redo(one, reason):
+        ends_us = bool(trace) and self.alone  # then the next start goes on behind it
+        if not ends_us and self.redo(one, reason):
             return
         if trace:
             attach(one.trial, {"traceback.txt": trace}, self.artifacts)
         n = len(one.attempts) + 1
-        self.finished(job, Evaluation("failed", reason=f"{reason} ({n} attempts)"))
+        self.finished(
+            job, Evaluation("failed", reason=f"{reason} ({n} attempts)" if n > 1 else reason)
+        )
 
     # -- from ask to tell ----------------------------------------------------------------------
 

@@ -12,9 +12,7 @@ from nasattn.search.spec import StudySpec
 from nasattn.spec import write_seconds
 from nasattn.words import duration, plural
 
-STEPS = 20  # of the shortened training by which a plan by time estimates
-ESTIMATOR = f"loss_at:{STEPS}steps"  # docs/results/estimators.md
-DEAREST = 0.1  # of a training, that an estimate may take
+USED = "budget_used"  # attribute of a study: seconds of its budget, by the clock
 
 
 @dataclass(frozen=True)
@@ -25,18 +23,11 @@ class Pace:
     measuring: float  # of the same, before it is trained
     baselines: float  # trainings and measurements of all baselines
     n_baselines: int
-    n_steps: int  # of a training
-    epoch_steps: int
     took: float = 0.0  # to find out
 
     @property
     def trial(self) -> float:
         return self.training + self.measuring
-
-    @property
-    def estimate(self) -> float:
-        """Of ESTIMATOR."""
-        return STEPS / self.n_steps * self.training
 
 
 @dataclass(frozen=True)
@@ -46,17 +37,18 @@ class Row:
     trainings: int
     finalists: int
     seeds: int
-    judged: bool = False  # by early stopping, and by estimates where these are cheap enough
+    early_stop: str = "none"
 
 
 # Time buys trials; then certainty of the front, early stopping (which has first to learn from ten
-# and more whole trainings) and at last enough seeds for a test. The recipe is the user's.
+# and more whole trainings) and at last enough seeds for a test. The recipe is the user's. Estimates
+# before a training paid for themselves nowhere: docs/results/estimators.md.
 PLANS = (
     Row(0, finalists=1, seeds=1),
     Row(10, finalists=2, seeds=1),
     Row(20, finalists=3, seeds=2),
-    Row(60, finalists=6, seeds=3, judged=True),
-    Row(300, finalists=8, seeds=6, judged=True),
+    Row(60, finalists=6, seeds=3, early_stop="rank"),
+    Row(300, finalists=8, seeds=6, early_stop="rank"),
 )
 
 
@@ -141,15 +133,13 @@ def make_plan(
     changes: dict[str, Any] = {"finalists": spec.finalists or row.finalists}
     if "n_seeds" not in spec.model_fields_set:
         changes["n_seeds"] = row.seeds
-    if row.judged and "early_stop" not in spec.model_fields_set:
-        cheap = pace.estimate <= DEAREST * pace.training and pace.epoch_steps >= STEPS
-        changes |= {"early_stop": "rank", "estimator": ESTIMATOR if cheap else None}
+    if "early_stop" not in spec.model_fields_set:
+        changes["early_stop"] = row.early_stop
     spec = spec.model_copy(update=changes)
     left = max(budget - used, 0.0)
     selection = min(spec.n_finalists * spec.n_seeds * pace.training / n_jobs, left)
     first, n_first = (0.0, done) if done else (pace.baselines, pace.n_baselines)
-    trial = pace.trial + (pace.estimate if spec.estimator == ESTIMATOR else 0.0)
-    more = int(((left - selection) * n_jobs - first) / trial)
+    more = int(((left - selection) * n_jobs - first) / pace.trial)
     spec = spec.model_copy(update={"n_trials": max(n_first + max(more, 0), 1)})
     return _plan(
         spec, budget=budget, used=used, pace=pace, search=left - selection, selection=selection
@@ -179,12 +169,18 @@ class Deadline:
     finalists: int  # networks that are trained again after the search,
     seeds: int  # each so often
     n_jobs: int = 1
+    budget: float = 0.0  # seconds that lead to it
     clock: Callable[[], float] = time.monotonic
 
     @property
     def left(self) -> float:
         """Seconds."""
         return self.at - self.clock()
+
+    @property
+    def used(self) -> float:
+        """Seconds of the budget, those of earlier runs included."""
+        return self.budget - self.left
 
     def has_room(self, n_open: int, took: Sequence[float], best: Sequence[float]) -> bool:
         """Whether one more network may begin beside `n_open`.

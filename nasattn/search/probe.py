@@ -49,14 +49,11 @@ def probe(setting: Setting, space: SearchSpace) -> Pace:
     if not seconds:
         raise StudyError(f"budget: no network of the space can be probed: {reason}")
     a_mac = median(seconds)
-    recipe, steps = setting.recipe, epoch_steps(setting)
     return Pace(
         training=a_mac * median(found or macs),
         measuring=measuring,
         baselines=a_mac * sum(macs) + measuring * len(macs),
         n_baselines=len(macs),
-        n_steps=recipe.epochs * steps,
-        epoch_steps=steps,
         took=time.monotonic() - start,
     )
 
@@ -68,7 +65,7 @@ def training_seconds(arch: Architecture, setting: Setting) -> float:
     few, seconds = replace(data, val_search=watched), 0.0
     batch = min(recipe.batch_size, n_pictures(setting))
     for n in (1, min(N_STEPS, epoch_steps(setting))):
-        short = recipe.model_copy(update={"epochs": 1, "train_size": n * batch})
+        short = recipe.shortened(1, train_size=n * batch)
         (epoch,) = train_model(
             model, few, short, seed=setting.seed, device=setting.device, turns=setting.turns
         )

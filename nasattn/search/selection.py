@@ -16,7 +16,8 @@ from nasattn.evaluate import Evaluation, OnEpoch, Setting, evaluate
 from nasattn.objectives import Constraint, Objective, parse_constraint
 from nasattn.search.engines.engine import INLINE, Engine, Job, Work
 from nasattn.search.fronts import Floats, contributions, minimised, ranks
-from nasattn.search.trials import ATTEMPTS, finished_networks, is_new, network_of
+from nasattn.search.plan import USED, Deadline
+from nasattn.search.trials import finished_networks, network_of
 from nasattn.train.loop import Epoch
 
 RUNS = "selection"  # attribute of a study: arch_id -> seed -> what that training came to
@@ -59,15 +60,6 @@ def missing(
     return [(seed, trial) for seed, trial in pairs if not is_done(trial, seed)]
 
 
-def seconds_used(study: optuna.Study) -> float:
-    """What a study's trials and the runs of its selection took, one after the other."""
-    trials = study.get_trials(deepcopy=False)
-    own = (trial.user_attrs for trial in trials if is_new(trial))
-    lost = (attempt for trial in trials for attempt in trial.user_attrs.get(ATTEMPTS, ()))
-    runs = (run for one in study.user_attrs.get(RUNS, {}).values() for run in one.values())
-    return sum(float(one.get("seconds") or 0.0) for one in (*own, *lost, *runs))
-
-
 def run_selection(
     study: optuna.Study,
     runs: Sequence[tuple[int, FrozenTrial]],
@@ -76,12 +68,16 @@ def run_selection(
     *,
     engine: Engine = INLINE,
     max_retries: int = 0,
+    deadline: Deadline | None = None,
 ) -> None:
-    """Make the runs; each is written to the study when it is finished."""
+    """Make the runs; each is written to the study when it is finished.
+
+    With a `deadline` what they use of its budget is, too.
+    """
     known = study.user_attrs.get(FINALISTS, [])
     ids = (trial.user_attrs["arch_id"] for _, trial in runs)
     study.set_user_attr(FINALISTS, [*dict.fromkeys([*known, *ids])])
-    engine.run(_Runs(study, watcher, dict(enumerate(runs)), max_retries), work)
+    engine.run(_Runs(study, watcher, dict(enumerate(runs)), max_retries, deadline), work)
 
 
 @dataclass
@@ -92,6 +88,7 @@ class _Runs:
     watcher: Watcher
     left: dict[int, tuple[int, FrozenTrial]]  # to be started
     max_retries: int
+    deadline: Deadline | None
     open: dict[int, tuple[int, FrozenTrial]] = field(default_factory=dict)
     attempts: Counter[str] = field(default_factory=Counter)  # that were lost, by job
 
@@ -126,6 +123,8 @@ class _Runs:
         arch_id = trial.user_attrs["arch_id"]
         every[arch_id] = every.get(arch_id, {}) | {str(seed): run}
         self.study.set_user_attr(RUNS, every)
+        if self.deadline:
+            self.study.set_user_attr(USED, self.deadline.used)
         self.watcher.finished(trial, seed, run)
 
     def lost(self, job: Job, reason: str, trace: str = "") -> None:

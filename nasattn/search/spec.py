@@ -178,8 +178,7 @@ class StudySpec(TrainingSpec):
             own["pending"] = self.pending
         if self.latency_model:  # proposals depend on what is in it
             own["latency_model"] = content_hash(Path(self.latency_model))
-        text = space.model_dump_json()
-        code = {k: digest for k, digest in plugin_digests().items() if f'"{k}"' in text}
+        code = plugin_digests(space.model_dump_json())
         return own | facts | ({"plugins": code} if code else {})
 
 

@@ -86,6 +86,12 @@ class Recipe(Spec):
         low = "" if self.precision == "float32" else f", {self.precision}"
         return low + words[self.compile]
 
+    def shortened(self, epochs: int, **changes: Any) -> "Recipe":
+        """For so many epochs, in which all weights are trained from the first step on."""
+        return self.model_copy(
+            update={"epochs": epochs, "head_epochs": 0, "thaw_epochs": 0} | changes
+        )
+
     def strengths(self, *, mirror: bool) -> dict[str, float]:
         """The augmentation by step; no flip where a mirrored picture would change its class."""
         return self.augmentation.model_dump() | ({} if mirror else {"flip": 0.0})

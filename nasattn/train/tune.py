@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
 
 from torch import nn
 
@@ -64,14 +63,13 @@ def time_way(
     batch = min(recipe.batch_size, len(data.train))
     size = min(batch * N_STEPS, len(data.train))
     n_steps = size // batch
-    changes: dict[str, Any] = {"epochs": EPOCHS, "train_size": size, "watch_size": None}
-    changes |= {"head_epochs": 0, "thaw_epochs": 0}
+    short = recipe.shortened(EPOCHS, train_size=size, watch_size=None, **WAYS[way])
     watched = Split(data.val_search.images[:N_WATCHED], data.val_search.labels[:N_WATCHED])
     try:
         first, *others = train_model(
             build(),
             replace(data, val_search=watched),
-            recipe.model_copy(update=changes | dict(WAYS[way])),
+            short,
             seed=0,
             device=device,
             turns=turns,

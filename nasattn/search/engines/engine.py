@@ -2,6 +2,7 @@
 
 import os
 import socket
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -84,8 +85,7 @@ class InlineEngine:
             try:
                 evaluation = work(job, lambda epoch, job=job: source.epoch(job, epoch))  # type: ignore[misc]
             except Exception as e:
-                # The next start goes on behind it.
-                source.finished(job, Evaluation("failed", reason=f"bug: {e!r}"))
+                source.lost(job, f"bug: {e!r}", traceback.format_exc())
                 raise
             source.finished(job, evaluation)
 
