@@ -577,6 +577,7 @@ def test_an_option_that_makes_a_difference_somewhere_is_kept_everywhere() -> Non
     assert network(13, depth=2) != network(16, depth=2)
 
 
+@pytest.mark.slow
 @given(attentions(placed=False), st.sampled_from([8, 16, 24, 48, 64]), st.data())
 @settings(max_examples=200, deadline=None)
 def test_networks_have_one_id_if_and_only_if_they_build_alike(

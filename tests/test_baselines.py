@@ -16,11 +16,7 @@ from nasattn.errors import UnknownNameError
 from nasattn.layers import AdaptiveFeatureFusion
 from nasattn.model import Network, build_model
 from nasattn.paths import replace_paths
-
-WITH_DEEP_ONES_SLOW = [
-    pytest.param(name, marks=pytest.mark.slow if "101" in name or "200" in name else ())
-    for name in BASELINES
-]
+from tests.sweep import sweep
 
 
 def weightless(arch: Architecture, num_classes: int = 1000) -> Network:
@@ -150,7 +146,7 @@ def test_lam_fuses_the_last_map_of_14_pixels() -> None:
     assert fusion.low[0].in_channels == 96
 
 
-@pytest.mark.parametrize("name", WITH_DEEP_ONES_SLOW)
+@pytest.mark.parametrize("name", sweep(BASELINES))
 @pytest.mark.parametrize("resolution", [33, 224])
 def test_baselines_have_the_maps_that_they_say(name: str, resolution: int) -> None:
     arch = get_baseline(name).architecture.at_resolution(resolution)

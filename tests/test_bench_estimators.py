@@ -287,6 +287,7 @@ def shlex_after(tail: str) -> list[str]:
     return [*tail.split("\n")[0].split()[1:], "--trials", "5"]
 
 
+@pytest.mark.slow
 def test_bench_goes_on_with_more(
     there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

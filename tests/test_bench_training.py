@@ -171,6 +171,7 @@ def test_resnet20_is_that_of_cifar() -> None:
     ].model_copy(update={"batch_size": 64})
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_is_an_error_here(here: Path) -> None:
     Path("tiny.json").write_text(json.dumps(TINY))
     recipe = Recipe(epochs=1, batch_size=4, lr=1e30)

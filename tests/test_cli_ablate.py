@@ -145,6 +145,7 @@ def test_other_networks_and_those_of_a_search_can_be_compared(
     assert "was searched on the pictures 'pictures'; name them by --data" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_stored_ablation_goes_on_in_any_order_but_not_with_other_comparisons(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -287,6 +287,7 @@ def test_evaluate_shows_no_control_character_of_a_file(
         assert captured.err.rstrip("\n").isprintable()
 
 
+@pytest.mark.slow
 def test_commands_without_a_study_import_no_study() -> None:
     code = (
         "import sys, nasattn.cli.train, nasattn.cli.evaluate, nasattn.cli.detect\n"

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -23,6 +22,7 @@ from nasattn.cost import LatencyMeter, StaticCost, count_cost, count_macs, count
 from nasattn.errors import EvaluationError
 from nasattn.model import build_model
 from tests.nas_bench_macro import count_network, read_table
+from tests.sweep import sweep
 
 # Parameters
 
@@ -251,13 +251,7 @@ def test_count_cost_counts_every_attention(kind: str) -> None:
     assert (2 * cost.macs, cost.uncounted) == (counter.get_total_flops(), ())
 
 
-def by_depth(name: str) -> Any:
-    """A baseline's name, marked where the network is deep."""
-    depth = sum(stage.depth for stage in BASELINES[name].architecture.stages)
-    return pytest.param(name, marks=[pytest.mark.slow] if depth > 20 else [])
-
-
-@pytest.mark.parametrize("name", [by_depth(name) for name in BASELINES])
+@pytest.mark.parametrize("name", sweep(BASELINES))
 def test_count_cost_counts_every_baseline(name: str) -> None:
     with torch.device("meta"):
         model = build_model(BASELINES[name].architecture, num_classes=10)
@@ -385,6 +379,7 @@ def test_count_cost_refuses_a_conditional_part_that_is_none(
 MACRO = Path(__file__).parents[2] / "shared" / "data" / "nas" / "nas_bench_macro_cifar10.parquet"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MACRO.exists(), reason="needs ../shared/data/nas")
 def test_count_cost_equals_nas_bench_macro() -> None:
     table = read_table(MACRO)

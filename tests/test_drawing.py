@@ -27,6 +27,7 @@ from nasattn.report.drawings.stages import stage_rows
 from nasattn.space import load_space
 from nasattn.zoo import ZOO
 from tests.command import assert_refused, nasattn
+from tests.sweep import sweep
 
 SVG = "{http://www.w3.org/2000/svg}"
 LAM = BASELINES["lam"].architecture
@@ -133,7 +134,7 @@ def sampled(space: str, n: int) -> list[Architecture]:
     return [loaded.decode(loaded.sample(rng)) for _ in range(n)]
 
 
-@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("space", sweep(SPACES, ["alexnet"]))
 def test_draw_is_tidy_for_random_networks_and_their_differences(space: str) -> None:
     networks = sampled(space, 6)
     for arch in networks:

@@ -166,7 +166,8 @@ def _no_process_is_left() -> Iterator[None]:
     assert set(psutil.Process().children(recursive=True)) - before == set()
 
 
-@pytest.mark.parametrize("sampler", ["random", pytest.param("cost_aware", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["random", "cost_aware"])
 def test_what_is_found_does_not_depend_on_the_number_of_workers(
     tmp_path: Path, sampler: str
 ) -> None:

@@ -162,7 +162,9 @@ def attended(kind: str) -> nn.Module:
 def networks() -> Iterator[Any]:
     kinds = [kind for kind in ATTENTIONS if kind != "none"]
     yield from (pytest.param(lambda k=kind: attended(k), id=kind) for kind in kinds)
-    yield from (pytest.param(lambda n=n: get_network(n).build(4, 64), id=n) for n in NAMES)
+    for name in NAMES:
+        marks = [pytest.mark.slow] * (name != "lam")
+        yield pytest.param(lambda n=name: get_network(n).build(4, 64), id=name, marks=marks)
 
 
 @pytest.mark.parametrize("build", list(networks()))

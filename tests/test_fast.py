@@ -25,6 +25,7 @@ from nasattn.train.fast.swap import own_kernels
 from nasattn.train.loop import train_model
 from nasattn.train.recipe import RECIPES, Recipe
 from nasattn.zoo import read_network
+from tests.sweep import sweep
 
 HAVE = load_kernels() is not None
 OWN = {
@@ -210,7 +211,7 @@ def test_a_value_that_is_no_number_is_the_highest() -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", ["lam", "resnet20_cifar", "mobilenet_v2"])
+@pytest.mark.parametrize("name", sweep(["lam", "resnet20_cifar", "mobilenet_v2"], ["lam"]))
 def test_a_whole_network_is_no_less_exact_than_by_torch(name: str) -> None:
     """In the best of several: where rounding takes a unit across zero, gradients leap."""
     ours, plain = zip(*(distance_from_exact(name, seed) for seed in range(4)), strict=True)
@@ -404,6 +405,7 @@ def test_a_compiler_that_fails_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_
         load_kernels.cache_clear()
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_the_library_is_built_once(tmp_path: Path) -> None:
     compiler = next(name for name in library.COMPILERS if shutil.which(name))

@@ -419,6 +419,7 @@ def run_python(code: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, env=place).stdout
 
 
+@pytest.mark.slow
 def test_quiet_is_without_what_is_printed_from_below() -> None:
     code = "import os\nfrom nasattn.cost.bench import quiet\n"
     assert run_python(f"{code}with quiet(): os.system('echo noise')\nprint('word')") == "word\n"

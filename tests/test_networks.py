@@ -225,6 +225,7 @@ def exported(network: nn.Module, x: Tensor) -> InferenceSession:
     return InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_network_exports_to_onnx(case: Case, network: nn.Module) -> None:
     x = maps(3, 3, case.side, case.side)

@@ -53,6 +53,7 @@ def optimize(trained: str, steps: str) -> list[str]:
     return ["optimize", trained, "--steps", steps, "--runtime", "torch", "-o", "opt"]
 
 
+@pytest.mark.slow
 def test_optimize_sets_every_step_beside_the_others(
     trained: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,6 +141,7 @@ def test_a_folded_network_is_not_trained_on(
     assert_refused(monkeypatch, capsys, ["train", folded], f"{folded}: is folded; train or prune")
 
 
+@pytest.mark.slow
 def test_fold_and_export_stay_unless_asked_otherwise(
     trained: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

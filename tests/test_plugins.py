@@ -943,7 +943,7 @@ def test_a_search_over_a_plugin_and_its_network_shown(
     Path("own.yaml").write_text(SPACE.replace("KINDS", "[my_attn]"))
     before, modules = dict(ATTENTIONS), set(sys.modules)
     arguments = ["search", "--space", "own.yaml", "--resolution", "8", "--objective", "macs"]
-    arguments += ["--trials", "1", "--plugin", "my_attn.py:MyAttn"]
+    arguments += ["--trials", "1", "--sampler", "random", "--plugin", "my_attn.py:MyAttn"]
     assert nasattn(monkeypatch, *arguments) == 0
     assert "my_attn" in capsys.readouterr().out
     (network,) = Path("runs/own-digits/architectures").glob("*.json")
@@ -960,7 +960,7 @@ def test_a_search_does_not_go_on_with_other_code(
     Path("own.yaml").write_text(SPACE.replace("KINDS", "[my_attn]"))
     rows, modules = dict(ATTENTIONS), set(sys.modules)
     arguments = ["search", "--space", "own.yaml", "--resolution", "8", "--objective", "macs"]
-    arguments += ["--trials", "1", "--plugin", "my_attn.py:MyAttn"]
+    arguments += ["--trials", "1", "--sampler", "random", "--plugin", "my_attn.py:MyAttn"]
     assert nasattn(monkeypatch, *arguments) == 0
     forget_plugins(rows, {}, modules)
     Path("my_attn.py").write_text(GOOD + "# another version\n", encoding="utf-8")

@@ -105,6 +105,7 @@ def tell_otherwise(folder: Path, number: int, top1: float) -> None:
     (folder / "t.db").replace(folder / "s.db")
 
 
+@pytest.mark.slow
 def test_a_changed_result_is_found(tmp_path: Path) -> None:
     search(tmp_path, FakeEvaluator(), INLINE, 16, sampler="cost_aware", pending=1)
     tell_otherwise(tmp_path, 3, 0.999)

@@ -389,6 +389,7 @@ def test_catch_up_writes_what_the_dashboard_reads_and_only_once() -> None:
         assert EVIL not in "".join(charts.values())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_catch_up_leaves_a_note_that_somebody_has_edited() -> None:
     url = "sqlite:///nasattn.db"

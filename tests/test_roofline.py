@@ -421,6 +421,7 @@ def test_roofline_has_a_row_for_each_network(
     assert "next: nasattn roofline tiny.json --resolution 16 --classes 5\n" in out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_small")
 def test_roofline_of_one_network_has_a_row_for_each_sort(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -22,6 +22,7 @@ from nasattn.rows import SpaceRows
 from nasattn.space import SearchSpace, load_space
 from nasattn.spec import Spec
 from nasattn.walk import as_rows
+from tests.sweep import sweep
 
 SLOW = pytest.mark.slow
 NUM_CLASSES = 7
@@ -108,7 +109,7 @@ def counted(arch: Architecture, resolution: int) -> StaticCost:
 
 @pytest.mark.parametrize("n", [150, pytest.param(400, marks=SLOW)])
 @pytest.mark.parametrize("resolution", [None, 32, 96])
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", sweep(SPACES, ["mobile", "odd"]))
 def test_decode_gives_the_networks_of_the_space(name: str, resolution: int, n: int) -> None:
     space = SPACES[name]
     many = values(space, n)

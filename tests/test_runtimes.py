@@ -38,6 +38,7 @@ from nasattn.runtimes.runner import Runner, serve
 from nasattn.runtimes.spec import RuntimeSpec, parse_runtime
 from nasattn.runtimes.table import RUNTIMES, Runtime, get_runtime, installed, is_installed
 from tests.runtimes import FAKE, QUICK, FakeSsh, Scale, add_fake_runtime
+from tests.sweep import sweep
 
 # A line about a runtime
 
@@ -864,8 +865,6 @@ def test_a_connection_that_drops_within_a_line_is_one_line(ssh: FakeSsh, lines: 
 
 # Every runtime
 
-LATER = {"torch_compile", "executorch", "litert"}  # they take many seconds
-
 
 def tiny() -> nn.Module:
     """A network with attention over channels and over places."""
@@ -881,10 +880,7 @@ def skip_if_missing(row: Runtime) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # of converters, which are others' code
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in LATER else ()) for name in RUNTIMES],
-)
+@pytest.mark.parametrize("name", sweep(RUNTIMES, ["torch", "onnxruntime"]))
 def test_each_runtime_converts_a_network_that_answers_alike(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

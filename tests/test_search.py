@@ -233,7 +233,8 @@ Search(Path(sys.argv[1]), sampler=sys.argv[3])(fake, 14)
 """
 
 
-@pytest.mark.parametrize("sampler", ["random", pytest.param("cost_aware", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["random", "cost_aware"])
 def test_kill_9_in_mid_trial_loses_nothing(tmp_path: Path, sampler: str) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -274,6 +275,7 @@ def some_params(n: int) -> list[dict[str, Any]]:
     return [LADDER.sample(rng) for _ in range(n)]
 
 
+@pytest.mark.slow
 def test_a_stopped_network_counts_and_keeps_its_curve(tmp_path: Path) -> None:
     recipe = {"name": "quick", "epochs": 12}
     search = Search(tmp_path, VARIED, sampler="random", early_stop="rank", recipe=recipe)

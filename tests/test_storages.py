@@ -34,6 +34,7 @@ from nasattn.search.urls import DRIVERS, read_url
 from nasattn.testing import FakeEvaluator
 from tests.servers import KINDS as SERVERS
 from tests.servers import PASSWORD, Server, running
+from tests.sweep import sweep
 from tests.test_search import DIRECTIONS, FEW, Search, sequence
 
 FILES = {"sqlite": "sqlite:///s.db", "journal": "journal:///s.log"}
@@ -74,10 +75,8 @@ def url(request: pytest.FixtureRequest, servers: Servers) -> str:
     return FILES[kind] if kind in FILES else servers[kind].new_database()
 
 
-MARKS = {"mysql": [pytest.mark.slow]}  # it takes its time to make tables
-SERVER_KINDS = [pytest.param(kind, marks=MARKS.get(kind, [])) for kind in SERVERS]
-every_kind = pytest.mark.parametrize("url", [*FILES, *SERVER_KINDS], indirect=True)
-every_server = pytest.mark.parametrize("server", SERVER_KINDS, indirect=True)
+every_kind = pytest.mark.parametrize("url", sweep([*FILES, *SERVERS], FILES), indirect=True)
+every_server = pytest.mark.parametrize("server", sweep(SERVERS, ["postgresql"]), indirect=True)
 
 
 class StoredSearch(Search):

@@ -289,6 +289,7 @@ def test_read_table_takes_what_estimators_say() -> None:
         read_table(Path("table.csv"), tiny(), estimators=["naswot"])
 
 
+@pytest.mark.slow
 def test_estimates_of_a_table_stop_networks_before_they_are_looked_up() -> None:
     write_estimates("said.csv")
     search = Search("a")

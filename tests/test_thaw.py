@@ -21,6 +21,7 @@ from nasattn.train.recipe import RECIPES, Recipe
 from nasattn.train.thaw import parts_of, thawing, trained_parts
 from nasattn.zoo import ZOO
 from tests.command import assert_refused, nasattn
+from tests.sweep import sweep
 
 ARCH = {
     "stem": {"width": 4},
@@ -98,7 +99,7 @@ def test_recipe_id_and_dump_know_a_field_that_is_used(field: dict[str, Any]) -> 
     assert Recipe.model_validate(recipe.model_dump()) == recipe
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", sweep(ZOO))
 def test_parts_of_end_with_the_last_layer_alone(name: str) -> None:
     with torch.device("meta"):
         model = ZOO[name].build(10, 64)

@@ -32,18 +32,7 @@ from nasattn.zoo import (
     read_network,
     select_networks,
 )
-
-
-def depth(network: NamedNetwork) -> int:
-    """Blocks of a network of ours."""
-    return sum(stage.depth for stage in network.architecture.stages) if network.architecture else 0
-
-
-# The deep ones take seconds on a busy machine.
-NETWORKS = [
-    pytest.param(name, marks=[pytest.mark.slow] * (depth(network) > 30 or name == "resnet152"))
-    for name, network in ZOO.items()
-]
+from tests.sweep import sweep
 
 
 def test_zoo_has_every_baseline_and_reference_once() -> None:
@@ -52,7 +41,7 @@ def test_zoo_has_every_baseline_and_reference_once() -> None:
     assert all(network.name == name and network.source for name, network in ZOO.items())
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", sweep(ZOO))
 def test_check_published_finds_every_verdict_right(name: str) -> None:
     checks = check_published(ZOO[name])
     assert [check.figure for check in checks] == list(ZOO[name].published)
