@@ -26,6 +26,9 @@ LINE, NAME = r"^\P{Cc}*$", r"^\P{Cc}+$"
 Line = Annotated[str, Field(pattern=LINE)]
 Name = Annotated[str, Field(pattern=NAME)]
 
+MIN_RESOLUTION, MAX_RESOLUTION = 8, 1024
+Resolution = Annotated[int, Field(ge=MIN_RESOLUTION, le=MAX_RESOLUTION)]  # pixels of a side
+
 # What PyYAML raises beside its own errors: for the 45th of a month, for !!int x, for a deep nest.
 NO_VALUE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 

@@ -157,6 +157,32 @@ def test_timings_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert len(asked) == 5 * len(ways_of("cpu"))
 
 
+def test_a_way_that_failed_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def time_it(way: str, *_: Any, **__: Any) -> Timing:
+        asked.append(way)
+        failed = way == "bfloat16" and asked.count(way) == 1
+        return Timing(way, 0.0, 0.1 if way == "bfloat16" else 0.2, "no memory" if failed else "")
+
+    monkeypatch.setattr(tuning, "time_way", time_it)
+    ways = ways_of("cpu")
+    assert [ask(RECIPE, tmp_path).precision for _ in range(3)] == ["float32", *["bfloat16"] * 2]
+    assert asked == [*ways, "bfloat16"]
+
+
+def test_timings_that_cannot_be_kept_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = {"bfloat16": 0.1}
+    monkeypatch.setattr(
+        tuning, "time_way", lambda way, *_, **__: Timing(way, 0.0, times.get(way, 0.2))
+    )
+    (tmp_path / "file").write_text("")
+    assert ask(RECIPE, tmp_path / "file", shown := io.StringIO()).precision == "bfloat16"
+    assert "not kept: " in shown.getvalue()
+
+
 def test_the_command_trains_by_what_was_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

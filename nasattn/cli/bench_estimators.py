@@ -38,6 +38,7 @@ from nasattn.estimate.bench import (
 )
 from nasattn.estimate.estimator import Estimate, Ground
 from nasattn.estimate.ledger import Ledger, Task
+from nasattn.estimate.quality import n_top
 from nasattn.estimate.ranking import Ranking, rank_estimators
 from nasattn.estimate.table import FULL, get_estimator
 from nasattn.evaluate import Setting, check_device
@@ -321,11 +322,12 @@ def cost(cpu_seconds: float | None) -> tuple[str, str]:
 
 def words(ranking: Ranking) -> str:
     """How the table is to be read, in lines of at most 80 columns."""
+    k = n_top(ranking.n_networks)
     lines = [
         f"{plural(ranking.n_networks, 'network')}; truth: mean top1 of "
         f"{plural(ranking.seeds, 'training')}, sd {100 * ranking.spread:.2f} points over networks",
-        "tau: Kendall's tau-b; partial: given log macs; top 10%: among the best in truth",
-        "regret: points lost where only the tenth that is said to be best is trained",
+        f"tau: Kendall's tau-b; partial: given log macs; top 10%: among the {k} best in truth",
+        f"regret: points lost where only the {k} that are said to be best are trained",
     ]
     if ranking.ceiling:
         lines += [

@@ -41,6 +41,7 @@ from nasattn.evaluate import check_device
 from nasattn.explain import Explained, explain
 from nasattn.files import write_bytes
 from nasattn.report.explanation_sheet import Block, Row, draw_sheet, to_png
+from nasattn.spec import MAX_RESOLUTION, MIN_RESOLUTION
 from nasattn.tensor_file import read_tensors
 from nasattn.train.loop import to_tensors
 from nasattn.weights import Facts
@@ -148,8 +149,9 @@ def check(choice: Choice, networks: Sequence[str], places: Sequence[str]) -> Non
         raise StudyError(f"--n: must be 1 or more, is {choice.n}")
     if choice.seed < 0:
         raise StudyError(f"--seed: must be 0 or more, is {choice.seed}")
-    if choice.resolution is not None and not 8 <= choice.resolution <= 1024:
-        raise StudyError(f"--resolution: must be 8 to 1024, is {choice.resolution}")
+    low, high = MIN_RESOLUTION, MAX_RESOLUTION
+    if choice.resolution is not None and not low <= choice.resolution <= high:
+        raise StudyError(f"--resolution: must be {low} to {high}, is {choice.resolution}")
     if choice.threads < 1:
         raise StudyError(f"--threads: must be 1 or more, is {choice.threads}")
     if (choice.mean is None) != (choice.std is None):

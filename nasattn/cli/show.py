@@ -17,11 +17,11 @@ from nasattn.cli.tables import add_row, number_column, table
 from nasattn.cli.zoo import check_words
 from nasattn.cost import StaticCost, count_cost
 from nasattn.cost.layers import Layer, count_layers
-from nasattn.data.load import MAX_RESOLUTION, MIN_RESOLUTION
 from nasattn.errors import ArchitectureError
 from nasattn.evaluate import one_line
 from nasattn.objectives import OBJECTIVES
 from nasattn.report.drawings.stages import StageRow, stage_rows
+from nasattn.spec import MAX_RESOLUTION, MIN_RESOLUTION
 from nasattn.zoo import NamedNetwork, check_published, read_network
 
 MAX_CLASSES = 100_000

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,7 +29,8 @@ def tuned(
     """The setting's recipe with the way by which a network trains fastest here, which it shows.
 
     The timings are kept with the machine's other files and not taken again for a network built of
-    the same layers. Raises StudyError for a recipe that quantises.
+    the same layers, but for a way that failed: it may have been for want of memory. Raises
+    StudyError for a recipe that quantises.
     """
     data, recipe, device = setting.data, setting.recipe, setting.device
     if recipe.quantise != "none":
@@ -39,20 +40,18 @@ def tuned(
     sizes = (torch.get_num_threads(), data.resolution, recipe.batch_size)
     text = json.dumps([facts, repr(build()), device, sizes])
     path = cache_dir / "engines" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-    timings = _kept(path)
-    if not timings:
-        timings = []
-        for way in ways_of(device):
+    timings = {timing.way: timing for timing in _kept(path) if not timing.reason}
+    for way in ways_of(device):
+        if way not in timings:
             with console.status(f"training {name} for a few steps: {way}"):
-                timings.append(
-                    time_way(way, build, data, recipe, device=device, turns=setting.turns)
+                timings[way] = time_way(
+                    way, build, data, recipe, device=device, turns=setting.turns
                 )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps([asdict(timing) for timing in timings], indent=1) + "\n")
+    kept = _keep(path, list(timings.values()))
     size = min(recipe.train_size or len(data.train), len(data.train))
     n_steps = recipe.epochs * max(size // recipe.batch_size, 1)
-    best = fastest({timing.way: timing for timing in timings}, n_steps)
-    show(console, timings, n_steps, best, path)
+    best = fastest(timings, n_steps)
+    show(console, timings.values(), n_steps, best, kept)
     return recipe.model_copy(update=dict(WAYS[best]))
 
 
@@ -65,7 +64,18 @@ def _kept(path: Path) -> list[Timing]:
     return found if {timing.way for timing in found} <= WAYS.keys() else []
 
 
-def show(console: Console, timings: list[Timing], n_steps: int, best: str, path: Path) -> None:
+def _keep(path: Path, timings: list[Timing]) -> str:
+    """What became of keeping the timings, in words."""
+    text = json.dumps([asdict(timing) for timing in timings], indent=1) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
+    except OSError as e:
+        return f"not kept: {path}: cannot be written ({e.strerror or e})"
+    return f"kept: {path}"
+
+
+def show(console: Console, timings: Iterable[Timing], n_steps: int, best: str, kept: str) -> None:
     """A row a way, the chosen one marked."""
     heads = ("setup s", "ms a step", f"{n_steps:,} steps, s")
     made = table(name_column("engine"), *map(number_column, heads), "")
@@ -77,4 +87,4 @@ def show(console: Console, timings: list[Timing], n_steps: int, best: str, path:
             cells = (*times, f"{total:.0f}", "taken" if timing.way == best else "")
         add_row(made, (timing.way, *cells))
     console.print(made)
-    console.print(f"kept: {path}", style="dim", markup=False, soft_wrap=True)
+    console.print(kept, style="dim", markup=False, soft_wrap=True)

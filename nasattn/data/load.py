@@ -16,8 +16,7 @@ from nasattn.data.openings import note_opening
 from nasattn.data.source import Source
 from nasattn.data.splits import RULE, Splits, split_pictures
 from nasattn.errors import DataError
-
-MIN_RESOLUTION, MAX_RESOLUTION = 8, 1024
+from nasattn.spec import MAX_RESOLUTION, MIN_RESOLUTION
 
 
 def load_data(

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from nasattn.errors import WeightsError
-from nasattn.spec import Line, Name, Spec, parse
+from nasattn.spec import Line, Name, Resolution, Spec, parse
 from nasattn.tensor_file import Mean, Std
 
 INPUT = (
@@ -33,7 +33,7 @@ class Card(Spec):
     network_id: Line  # the arch_id, or a reference's name
     arch: dict[str, Any] | None
     classes: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=2)]
-    resolution: Annotated[int, Field(ge=8, le=1024)]  # pixels
+    resolution: Resolution
     mean: tuple[Mean, Mean, Mean]  # of pixels 0 .. 1, by channel
     std: tuple[Std, Std, Std]
     input: Line = INPUT

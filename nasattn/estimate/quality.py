@@ -29,7 +29,6 @@ class Quality:
     partial: float | None  # tau given log macs: what is known beyond size
     top: float | None  # tau among the tenth that is best in truth
     regret: float  # truth that is lost where only the tenth that is said to be best is trained
-    n_networks: int
 
 
 def signs(x: Floats) -> Floats:
@@ -115,7 +114,6 @@ def quality(estimate: Floats, truth: Floats, macs: Floats) -> Quality:
         partial=number(partial_tau(xy, xz, yz)),
         top=number(kendall(ranks(estimate)[best], truth[best])),
         regret=regret(ranks(estimate), truth),
-        n_networks=len(truth),
     )
 
 

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field
 from nasattn.ablation.statistics import student_interval
 from nasattn.data import ImageData
 from nasattn.errors import EvaluationError, NasattnError
-from nasattn.spec import Spec
+from nasattn.spec import Resolution, Spec
 from nasattn.train.fast.swap import own_kernels
 from nasattn.train.loop import subset, train_model
 from nasattn.train.plain import check_plain, train_plainly
@@ -49,7 +49,7 @@ class SpeedSpec(Spec):
         *("lam", "mobilenet_v2", "resnet20_cifar"),
     )
     data: str = "digits"
-    resolution: Annotated[int, Field(ge=8, le=1024)] = 32
+    resolution: Resolution = 32
     recipe: Annotated[Recipe, changed("lam"), AfterValidator(_plain)] = Field(
         default="lam", validate_default=True
     )

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from nasattn.errors import UnknownNameError
-from nasattn.spec import Name, Spec
+from nasattn.spec import Name, Resolution, Spec
 
 Share = Annotated[float, Field(ge=0, le=1)]
 MOST_EPOCHS = 100_000
@@ -239,7 +239,7 @@ class TrainingSpec(Spec):
     """On which pictures networks are trained, and by which recipe."""
 
     data: str = "digits"
-    resolution: Annotated[int, Field(ge=8, le=1024)] | None = None  # default: by the data
+    resolution: Resolution | None = None  # default: by the data
     recipe: Annotated[Recipe, BeforeValidator(_for_pictures)] = Field(
         default={}, validate_default=True
     )
