@@ -42,6 +42,7 @@ NO_PARAMETER = (*COUNTED, "network", "arch_id")
 class Truth:
     """n networks, each trained with S seeds for E epochs."""
 
+    arch_ids: Sequence[str]
     macs: Floats  # (n,)
     curves: Floats  # (S, n, E): top1
     seconds: Floats  # (S, n, E): processor time of each epoch
@@ -96,6 +97,7 @@ def read_truth(folder: Path, estimator: str) -> Truth:
                 said[part] = estimate.value
         found.append(said)
     return Truth(
+        arch_ids=ids,
         macs=np.array([float(row["macs"]) for row in rows]),
         curves=np.array([[[e.top1 for e in run.curve] for run in every] for every in runs]),
         seconds=clock / clock.sum(axis=2, keepdims=True) * whole[:, :, None],
