@@ -305,6 +305,8 @@ def test_loss_at_steps_trains_on_so_many_batches() -> None:
     few = RECIPE.model_copy(update={"epochs": 1, "train_size": 12})
     (epoch,) = evaluate(SMALL, replace(SETTING, recipe=few)).curve
     assert estimate("loss_at:3steps", SMALL, SETTING).value == -epoch.loss
+    assert epoch.end_loss is not None
+    assert estimate("end_loss:3steps", SMALL, SETTING).value == -epoch.end_loss
 
 
 def test_loss_at_judges_by_a_picture_a_class() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from nasattn.data import ImageData, Split
@@ -514,6 +515,24 @@ def test_epochs_but_the_last_are_judged_by_the_watched() -> None:
     ]
     every, watched, spared = ([epoch.top1 for epoch in curve] for curve in curves)
     assert watched == [spared[0], every[1]]
+
+
+@pytest.mark.parametrize(("n_steps", "n_last"), [(9, 2), (8, 2), (3, 1), (1, 1)])
+def test_end_loss_is_that_of_the_last_quarter(
+    monkeypatch: pytest.MonkeyPatch, n_steps: int, n_last: int
+) -> None:
+    losses, real = [], cross_entropy
+
+    def listen(*args: Any, **options: Any) -> Tensor:
+        losses.append(found := real(*args, **options))
+        return found
+
+    monkeypatch.setattr("nasattn.train.loop.cross_entropy", listen)
+    recipe = Recipe(epochs=2, batch_size=2, train_size=2 * n_steps)
+    curve = train_model(make_net(), make_data(24), recipe, seed=0)
+    for epoch, own in zip(curve, torch.stack(losses).detach().view(2, n_steps), strict=True):
+        assert epoch.loss == pytest.approx(own.mean().item())
+        assert epoch.end_loss == pytest.approx(own[-n_last:].mean().item())
 
 
 # Training

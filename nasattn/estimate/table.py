@@ -41,6 +41,16 @@ def loss_at(subject: Subject) -> float:
     return -subject.train(subject.length.of(subject.setting), judged=False).loss
 
 
+def end_loss(subject: Subject) -> float:
+    """Minus the mean training loss of the last quarter of the last epoch: what it has come to.
+
+    The beginning of so short a training says more of its rate than of the network.
+    """
+    found = subject.train(subject.length.of(subject.setting), judged=False).end_loss
+    assert found is not None
+    return -found
+
+
 def macs(subject: Subject) -> float:
     return float(subject.setting.counter.count(subject.arch).macs)
 
@@ -61,6 +71,7 @@ ESTIMATORS: dict[str, Estimator] = {
         Estimator(FULL, full, trains=True),
         Estimator("epochs", epochs, trains=True, has_length=True),
         Estimator("loss_at", loss_at, trains=True, has_length=True),
+        Estimator("end_loss", end_loss, trains=True, has_length=True),
         Estimator(
             "supernet",
             shared_weights.supernet,

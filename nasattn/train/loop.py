@@ -44,6 +44,7 @@ class Epoch:
     loss: float
     top1: float
     seconds: float
+    end_loss: float | None = None  # the mean over the last quarter of its steps
 
 
 OPTIMIZERS: dict[str, Callable[[nn.Module, Recipe], Optimizer]] = {
@@ -195,14 +196,15 @@ def run_epochs(
         with turns.training():
             start = time.perf_counter()
             steps.begin(number)
-            total = torch.zeros((), device=images.device)
-            for batch in batches(len(images), batch_size, rng):
+            losses = torch.zeros(n_steps, device=images.device)
+            for step, batch in enumerate(batches(len(images), batch_size, rng)):
                 optimizer.zero_grad()
-                total += steps.learn(augment(images[batch], strengths, rng), labels[batch])
+                losses[step] = steps.learn(augment(images[batch], strengths, rng), labels[batch])
                 optimizer.step()
                 if not isinstance(schedule, ReduceLROnPlateau):
                     schedule.step()
-            mean_loss = total.item() / n_steps
+            mean_loss = losses.mean().item()
+            end_loss = losses[-max(n_steps // 4, 1) :].mean().item()
             if not math.isfinite(mean_loss):
                 raise EvaluationError(
                     f"the loss is {mean_loss} after epoch {number} (lr {recipe.lr:g})"
@@ -210,7 +212,8 @@ def run_epochs(
             top1 = steps.judge(number)
             if isinstance(schedule, ReduceLROnPlateau):
                 schedule.step(1 - top1)
-        curve.append(Epoch(number, mean_loss, top1, time.perf_counter() - start))
+        seconds = time.perf_counter() - start
+        curve.append(Epoch(number, mean_loss, top1, seconds, end_loss))
         if checkpoint:
             checkpoint.save(parts, rng, [astuple(epoch) for epoch in curve])
         on_epoch(curve[-1])
