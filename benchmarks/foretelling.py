@@ -30,7 +30,10 @@ TRAINED = (10, 20, 30, 40)
 
 def read_inputs(truth: Truth, name: str, resolution: int, seed: int) -> tuple[Space, Floats]:
     """The truth's networks as a sampler of their space sees them."""
-    space = load_space(name)
+    try:
+        space = load_space(name)
+    except ValueError as e:
+        raise SystemExit(str(e)) from None
     drawn = draw_networks(space, len(truth.arch_ids), seed, resolution)
     if [one.arch.arch_id for one in drawn] != list(truth.arch_ids):
         raise SystemExit(f"the truth is not of space {name} at {resolution}x{resolution}")
@@ -76,11 +79,14 @@ def main() -> None:
     except ValueError as e:
         raise SystemExit(str(e)) from None
     space, rows = read_inputs(truth, options.space, options.resolution, options.seed)
+    if len(rows) < max(TRAINED) + 10:
+        least = max(TRAINED) + 10
+        raise SystemExit(f"{options.folder}: {len(rows)} networks, at least {least} must be")
     print(f"{len(rows)} networks; tau (partial tau), means of {options.draws} draws")
-    print(f"{'trained once, of which it learns':34}" + "".join(f"{n:>12}" for n in TRAINED))
+    print(f"{'trained once, of which it learns':34}" + "".join(f"{n:>15}" for n in TRAINED))
     for told in ([], *([name] for name in options.estimator)):
         found = (foretell(truth, space, rows, told, n, options.draws) for n in TRAINED)
-        cells = "".join(f"{f'{tau:.2f} ({partial:.2f})':>12}" for tau, partial in found)
+        cells = "".join(f"{f'{tau:.2f} ({partial:.2f})':>15}" for tau, partial in found)
         print(f"{' + '.join(['choices, macs', *told]):34}{cells}", flush=True)
 
 

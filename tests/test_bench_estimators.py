@@ -3,7 +3,7 @@
 import json
 import signal
 import time
-import traceback
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -28,7 +28,7 @@ from nasattn.estimate.bench import (
 )
 from nasattn.estimate.estimator import Estimate
 from nasattn.estimate.ledger import Ledger, Task
-from nasattn.estimate.table import estimate
+from nasattn.estimate.table import ESTIMATORS, estimate
 from nasattn.evaluate import Setting
 from nasattn.model import build_model
 from nasattn.objectives import get_objective
@@ -39,6 +39,7 @@ from nasattn.space import SearchSpace, load_space
 from nasattn.testing import tiny_data
 from nasattn.train.loop import Epoch
 from nasattn.train.recipe import RECIPES
+from nasattn.turns import Turns
 from tests.command import assert_refused, nasattn, start
 
 LADDER = {
@@ -157,28 +158,73 @@ def test_run_tasks_finds_the_same_in_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", [INLINE, LocalEngine(2, start_method="fork")])
-def test_a_bug_is_shown_and_never_kept(
+def test_a_bug_is_shown_never_kept_and_ends_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine
 ) -> None:
     networks = draw_networks(SPACE, 3, 0, 8)
-    bad = networks[1].arch
     whole = estimate
 
     def estimate_or_fail(name: str, arch: Architecture, *rest: Any) -> Estimate:
-        if arch == bad:
+        if arch == networks[1].arch:
             raise KeyError("a bug")
         return whole(name, arch, *rest)
 
     tasks, ledger = estimate_tasks(networks, ["macs"]), Ledger(tmp_path / "rows")
     monkeypatch.setattr("nasattn.estimate.bench.estimate", estimate_or_fail)
-    with pytest.raises((KeyError, RuntimeError), match="a bug") as error:
-        run_tasks(tasks, networks, ledger, SETTING, Quiet(), engine)
-    assert "estimate_or_fail" in "".join(traceback.format_exception(error.value))
-    assert tasks[0] in ledger.rows
-    assert tasks[1] not in Ledger(tmp_path / "rows").rows
+    (trace,) = run_tasks(tasks, networks, ledger, SETTING, Quiet(), engine)
+    assert "Traceback" in trace
+    assert "KeyError: 'a bug'" in trace
+    assert Ledger(tmp_path / "rows").rows.keys() == {tasks[0], tasks[2]}
     monkeypatch.undo()
-    run_tasks(tasks, networks, ledger, SETTING, Quiet(), engine)
+    assert run_tasks(tasks, networks, ledger, SETTING, Quiet(), engine) == []
     assert all(ledger.rows[task].value is not None for task in tasks)
+
+
+def test_a_bench_with_a_bug_shows_its_table(
+    there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(subject: Any) -> float:
+        raise KeyError("a bug")
+
+    row = replace(ESTIMATORS["naswot"], measure=fail)
+    monkeypatch.setitem(ESTIMATORS, "naswot", row)
+    assert nasattn(monkeypatch, *USUAL, *ASKED) == 1
+    out = capsys.readouterr().out
+    assert out.count("Traceback") == 1
+    assert "6 estimates met a bug, at first:" in out
+    assert "naswot failed for 6 networks, ranked last" in out
+
+
+def test_a_bench_whose_machine_cannot_be_locked_says_so(
+    there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (there / "nowhere").write_text("")
+    monkeypatch.setattr(
+        "nasattn.cli.bench_estimators.machine_turns",
+        lambda console, cache_dir: Turns(there / "nowhere" / "machine.lock"),
+    )
+    assert nasattn(monkeypatch, *USUAL, *ASKED) == 2
+    captured = capsys.readouterr()
+    assert "machine.lock: cannot be locked" in captured.out
+    assert "Traceback" not in captured.out + captured.err
+
+
+def test_a_bench_knows_plugins_and_its_machine(
+    there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digests = {"my_attn": "0" * 12}
+    monkeypatch.setattr("nasattn.estimate.bench.plugin_digests", lambda text: digests)
+    assert nasattn(monkeypatch, *USUAL, "--estimator", "params") == 0
+    noted = there / "b" / "bench.json"
+    facts = json.loads(noted.read_text())
+    facts["machine"]["processor"] = "an abacus"
+    noted.write_text(json.dumps(facts))
+    capsys.readouterr()
+    assert nasattn(monkeypatch, *USUAL, "--estimator", "params") == 0
+    assert "note: this bench began with processor an abacus" in capsys.readouterr().out
+    digests["my_attn"] = "1" * 12
+    assert nasattn(monkeypatch, *USUAL, "--estimator", "params") == 2
+    assert "holds another bench (plugins.my_attn: 000000000000 then" in capsys.readouterr().err
 
 
 def test_bench_prepares_once_for_all_networks(

@@ -137,8 +137,13 @@ def test_a_search_by_time_says_its_plan_and_goes_on(
     assert "a usual network takes" in out
     assert re.search(r"\n +1 +[0-9a-f]{12} ", out)  # the first trial, of nobody knows how many
     assert "tiny-digits: the Pareto front" in out
+    study = optuna.load_study(study_name="tiny-digits", storage="sqlite:///nasattn.db")
+    assert study.user_attrs["budget_used"] > 0
+    study.set_user_attr("budget_used", 50.0)
     assert nasattn(monkeypatch, *options) == 0
-    assert "going on after" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "going on after" in out
+    assert re.search(r"\nbudget 2s, 5\d s used: ", out)
 
 
 def test_another_search_by_time_is_found_before_anything_is_timed(

@@ -21,6 +21,7 @@ from nasattn.baselines import BASELINES
 from nasattn.cost import LatencyMeter, StaticCost, count_cost, count_macs, count_params
 from nasattn.errors import EvaluationError
 from nasattn.model import build_model
+from tests.command import USUAL_ROUNDS
 from tests.nas_bench_macro import count_network, read_table
 from tests.sweep import sweep
 
@@ -449,6 +450,13 @@ def test_measure_of_a_real_network_is_consistent() -> None:
     assert latency.reference_ms > 0
     assert (latency.n, latency.threads, latency.device) == (5, 1, "cpu")
     assert torch.__version__ in latency.runtime
+
+
+def test_measure_takes_four_loads_where_nothing_is_said() -> None:
+    net = nn.Conv2d(3, 4, 3)
+    assert LatencyMeter(net, 8, rounds=USUAL_ROUNDS).measure(net).n == USUAL_ROUNDS == 80
+    effort = LatencyMeter(net, 8, rounds=USUAL_ROUNDS).effort
+    assert (effort.rounds, effort.least, effort.most) == (20, 4, 4)
 
 
 def test_measure_restores_the_threads() -> None:

@@ -21,7 +21,8 @@ from nasattn.search.storage import artifact_dir, open_study, read_study
 from nasattn.search.trials import counts
 from nasattn.spec import read_seconds, write_seconds
 from nasattn.testing import FakeEvaluator, tiny_data
-from nasattn.train.recipe import RECIPES
+from nasattn.train.loop import train_model
+from nasattn.train.recipe import RECIPES, Recipe
 from tests.test_search import DIRECTIONS, FEW, LADDER, Quiet
 
 PACE = Pace(training=10.0, measuring=0.0, baselines=30.0, n_baselines=3)
@@ -245,6 +246,19 @@ EDGES = ((8, 3), (24, 5))
 
 def baselines(*names: str) -> list[Architecture]:
     return [get_baseline(name).architecture for name in names]
+
+
+def test_a_probe_trains_all_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = []
+
+    def train(model: Any, data: Any, recipe: Recipe, **options: Any) -> Any:
+        trained.append(recipe)
+        return train_model(model, data, recipe, **options)
+
+    monkeypatch.setattr(probing, "train_model", train)
+    head_first = RECIPE.model_copy(update={"head_epochs": 2, "thaw_epochs": 1})
+    training_seconds(baselines("lam")[0].at_resolution(8), replace(SETTING, recipe=head_first))
+    assert {(recipe.head_epochs, recipe.thaw_epochs) for recipe in trained} == {(0, 0)}
 
 
 def test_training_seconds_are_those_of_all_epochs() -> None:

@@ -414,6 +414,8 @@ def test_a_bug_is_shown_once_and_does_not_block_the_study(tmp_path: Path) -> Non
     with pytest.raises(KeyError, match="a bug"):
         search(FakeEvaluator(before=a_bug), 3)
     assert search.trials()[0].user_attrs["reason"] == "bug: KeyError('a bug')"
+    texts = [path.read_text() for path in artifact_dir(search.url).iterdir()]
+    assert any("Traceback" in text and "KeyError: 'a bug'" in text for text in texts)
     assert [t.state for t in search(FakeEvaluator(), 3)[:2]] == [
         TrialState.FAIL,
         TrialState.COMPLETE,

@@ -11,6 +11,7 @@ from nasattn.evaluate import Evaluation, OnEpoch
 from nasattn.objectives import OBJECTIVES, parse_constraint
 from nasattn.search.engines.engine import Job
 from nasattn.search.fronts import contributions, hypervolume, ranks, scaled
+from nasattn.search.plan import USED, Deadline
 from nasattn.search.selection import (
     RUNS,
     Selection,
@@ -107,6 +108,20 @@ def test_every_run_is_kept_and_none_made_twice() -> None:
     assert study.user_attrs[RUNS]["b"]["2"]["reason"] == "out of memory"
     assert read_selection(study, ROWS).runs == {"a": {"1": 0.6, "2": 0.7}, "b": {"1": 0.6}}
     assert sorted(watcher.seen) == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
+
+
+def test_runs_of_a_search_by_time_use_its_budget() -> None:
+    study, now = made({"a": (0.9, 10)}), 0.0
+
+    def evaluate(job: Job, on_epoch: OnEpoch) -> Evaluation:
+        nonlocal now
+        now += 7
+        return Evaluation("complete", {"top1": 0.5})
+
+    deadline = Deadline(60.0, 1.0, 1, 2, budget=100.0, clock=lambda: now)
+    runs = missing(study, finalists(study, ROWS, 1), (1, 2))
+    run_selection(study, runs, evaluate, Quiet(), deadline=deadline)
+    assert study.user_attrs[USED] == 40 + 2 * 7
 
 
 def test_interval_is_students_with_the_pooled_spread() -> None:

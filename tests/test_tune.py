@@ -1,6 +1,7 @@
 """Ways of computing a training: each learns, and the fastest one is found once and kept."""
 
 import io
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from nasattn.train.loop import Epoch, train_model
 from nasattn.train.recipe import RECIPES, Recipe
 from nasattn.train.tune import WAYS, Timing, fastest, time_way, ways_of
 from tests.command import assert_refused, nasattn
+from tests.test_cli import TINY, TINY_SPACE
 from tests.test_fast import tiny_data
 from tests.test_prune import tiny
 
@@ -198,3 +200,22 @@ def test_the_command_trains_by_what_was_found(
     assert "1 thread, bfloat16" in capsys.readouterr().out
     table = ["search", "--evaluator", "table:truth.csv", "--tune-engine"]
     assert_refused(monkeypatch, capsys, table, "--tune-engine: a search in a table trains nothing")
+
+
+def test_a_search_goes_on_by_the_way_that_it_began_with(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = {"bfloat16": 0.1}
+    monkeypatch.setattr(
+        tuning, "time_way", lambda way, *_, **__: Timing(way, 0.0, times.get(way, 0.2))
+    )
+    (here / "tiny.yaml").write_text(TINY_SPACE)
+    command = [*TINY, "--objective", "top1", "--objective", "macs", "--tune-engine"]
+    assert nasattn(monkeypatch, *command, "--seeds", "0", "--trials", "1") == 0
+    assert "1 thread, bfloat16" in capsys.readouterr().out
+    for kept in (here / "cache", Path(os.environ["NASATTN_CACHE"])):
+        for file in kept.glob("engines/*"):
+            file.unlink()
+    times["bfloat16"] = 0.3  # today
+    assert nasattn(monkeypatch, *command, "--seeds", "0", "--trials", "2") == 0
+    assert "1 thread, bfloat16" in capsys.readouterr().out

@@ -94,6 +94,7 @@ def bench_estimators_command(
         console.print(introduction(spec, setting), style="dim", markup=False)
         truth, asked = truth_tasks(networks, spec.seeds), estimate_tasks(networks, spec.parts())
         first, ground = preparing_tasks(space, spec.parts()), Ground(space, folder.absolute())
+        bugs: list[str] = []
         with open_engine(processes) as engine:
             try:
                 for tasks, ledger, by in (
@@ -102,7 +103,8 @@ def bench_estimators_command(
                     (asked, estimated, engine),
                 ):
                     with BenchProgress(console, tasks, ledger, networks, by.n_jobs) as progress:
-                        run_tasks(tasks, networks, ledger, setting, progress, by, ground)
+                        how = (setting, progress, by, ground)
+                        bugs += run_tasks(tasks, networks, ledger, *how)
             except KeyboardInterrupt:
                 command = shlex.join(["nasattn", *sys.argv[1:]])
                 console.print(
@@ -111,11 +113,14 @@ def bench_estimators_command(
                 return 130
             finally:
                 write_truth(folder / TRUTH, networks, trained, setting)
+        for trace in bugs[:1]:
+            n = plural(len(bugs), "estimate")
+            console.print(f"\n{n} met a bug, at first:\n{trace}", markup=False, soft_wrap=True)
         if all(task in trained.rows for task in truth):  # else some are tried another day
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         ranking = rank_estimators(spec, space, networks, trained, estimated)
     show(console, ranking, folder, data.resolution, as_json=as_json)
-    return 0
+    return 1 if bugs else 0
 
 
 def check_lengths(spec: BenchSpec, setting: Setting) -> None:
@@ -326,7 +331,7 @@ def words(ranking: Ranking) -> str:
     lines = [
         f"{plural(ranking.n_networks, 'network')}; truth: mean top1 of "
         f"{plural(ranking.seeds, 'training')}, sd {100 * ranking.spread:.2f} points over networks",
-        f"tau: Kendall's tau-b; partial: given log macs; top 10%: among the {k} best in truth",
+        f"tau: Kendall's tau-b; partial: given log macs; top 10%: of the {k} best in truth",
         f"regret: points lost where only the {k} that are said to be best are trained",
     ]
     if ranking.ceiling:

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -39,6 +40,7 @@ from nasattn.search.storage import (
 )
 from nasattn.search.trials import counts
 from nasattn.space import SearchSpace
+from nasattn.train.tune import WAYS
 from nasattn.words import plural
 
 
@@ -159,6 +161,13 @@ def train(
         path = Path(spec.latency_model)
         forecast = read_forecast(path, names, data.resolution, len(data.classes))
     return Training(spec, setting, forecast)
+
+
+def computed_as(spec: StudySpec, begun: Mapping[str, Any]) -> StudySpec:
+    """A spec whose steps are computed in the way that a stored study began with."""
+    recipe = begun.get("recipe", {})
+    way = {name: recipe.get(name, plain) for name, plain in WAYS["float32"].items()}
+    return spec.model_copy(update={"recipe": spec.recipe.model_copy(update=way)})
 
 
 def as_begun(way: Training, storage: str) -> Training:

@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 from rich.console import Console
 
-from nasattn.cli.by_training import Training, as_begun, by_time, checkpoint_dir, train
+from nasattn.cli.by_training import Training, as_begun, by_time, checkpoint_dir, computed_as, train
 from nasattn.cli.commands import storage_option, typed
 from nasattn.cli.engines import open_engine
 from nasattn.cli.folders import check_folder, make_folder
@@ -107,6 +107,9 @@ def search_by(
             raise StudyError("--tune-engine: a search in a table trains nothing")
         way = look_up(spec, space, changes)
     else:
+        begun = stored_settings(storage, spec.study_name)
+        if tune and begun is not None:
+            spec, tune = computed_as(spec, begun), False
         way = train(spec, space, console, cache_dir, tune=tune)
     with open_engine(way.spec, way.travelling) as engine:
         way = way.on(engine, settle_pending(console, way.spec, storage, engine), storage)

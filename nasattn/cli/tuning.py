@@ -41,13 +41,13 @@ def tuned(
     text = json.dumps([facts, repr(build()), device, sizes])
     path = cache_dir / "engines" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     timings = {timing.way: timing for timing in _kept(path) if not timing.reason}
-    for way in ways_of(device):
-        if way not in timings:
-            with console.status(f"training {name} for a few steps: {way}"):
-                timings[way] = time_way(
-                    way, build, data, recipe, device=device, turns=setting.turns
-                )
-    kept = _keep(path, list(timings.values()))
+    kept = f"kept: {path}"
+    missing = [way for way in ways_of(device) if way not in timings]
+    for way in missing:
+        with console.status(f"training {name} for a few steps: {way}"):
+            timings[way] = time_way(way, build, data, recipe, device=device, turns=setting.turns)
+    if missing:
+        kept = _keep(path, list(timings.values()))
     size = min(recipe.train_size or len(data.train), len(data.train))
     n_steps = recipe.epochs * max(size // recipe.batch_size, 1)
     best = fastest(timings, n_steps)

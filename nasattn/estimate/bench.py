@@ -24,7 +24,6 @@ from nasattn.search.engines.engine import INLINE, Engine, Job
 from nasattn.space import SearchSpace
 from nasattn.train.loop import Epoch
 from nasattn.train.recipe import TrainingSpec
-from nasattn.words import plural
 
 USUAL = (
     "params",
@@ -151,10 +150,13 @@ class Estimating:
         if task.seed not in self.by_seed:
             self.by_seed[task.seed] = replace(self.setting, seed=task.seed)
         name, setting, ground = task.estimator, self.by_seed[task.seed], self.ground
-        if ground and task.arch_id == ground.space.space_id:
-            found = prepare(name, setting, ground, on_epoch)
-        else:
-            found = estimate(name, job.arch, setting, on_epoch, ground)
+        try:
+            if ground and task.arch_id == ground.space.space_id:
+                found = prepare(name, setting, ground, on_epoch)
+            else:
+                found = estimate(name, job.arch, setting, on_epoch, ground)
+        except StudyError as e:  # of a machine whose turns cannot be kept, as in `evaluate`
+            found = Estimate(None, 0.0, reason=str(e), transient=True)
         return Evaluation(
             "complete" if found.value is not None else "failed",
             {"cpu_seconds": found.cpu_seconds}
@@ -174,21 +176,26 @@ def run_tasks(
     watcher: Watcher,
     engine: Engine = INLINE,
     ground: Ground | None = None,
-) -> None:
+) -> list[str]:
     """Make the estimates that the ledger does not hold; each is written when it is made.
 
-    Those that have to be prepared need the ground, and that the tasks for that are done. What met a
-    bug is not written; RuntimeError with the bug's trace when all others are made.
+    Those that have to be prepared need the ground, and that the tasks for that are done. What meets
+    a bug is not written, and the others are made; returns the bugs' traces.
     """
     archs = {one.arch.arch_id: one.arch for one in networks}
     if ground:
         archs[ground.space.space_id] = ground.space.template
     left = deque(task for task in tasks if task not in ledger.rows)
     source = _Tasks(archs, left, ledger, watcher)
-    engine.run(source, Estimating(setting, ground))
-    if source.traces:
-        n = plural(len(source.traces), "estimate")
-        raise RuntimeError(f"{n} met a bug, at first:\n{source.traces[0]}")
+    while not source.is_over:
+        n_bugs = len(source.traces)
+        try:
+            engine.run(source, Estimating(setting, ground))
+        except Exception:
+            if len(source.traces) == n_bugs:
+                raise
+            # The bug of a job in this very process: the engine ends with it, the bench does not.
+    return source.traces
 
 
 @dataclass

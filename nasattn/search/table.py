@@ -4,7 +4,7 @@ A table is a .csv or .parquet file with a row a network. What says which network
 `arch_id`, or else one for each parameter of the space, by its name, empty where the parameter
 means nothing in the network. The figures: columns named as our objectives, `top1` (a fraction),
 `macs`, `params`, `latency_ms`; or several runs of one, `top1_0`, `top1_1`, ... What estimators say:
-columns of their names, `naswot`, `loss_at:20steps`. Other columns are not looked at.
+columns of their names, `naswot`, `end_loss:50steps`. Other columns are not looked at.
 """
 
 import csv
