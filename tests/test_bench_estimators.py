@@ -423,7 +423,7 @@ def test_a_killed_bench_goes_on_where_it_stopped(
     capsys: pytest.CaptureFixture[str],
     n_jobs: str,
 ) -> None:
-    longer = [*USUAL, "--epochs", "6", "--train-size", "640", "--estimator", "params,epochs:1"]
+    longer = [*USUAL, "--epochs", "6", "--train-size", "320", "--estimator", "params,epochs:1"]
     assert nasattn(monkeypatch, *longer, "--out", "whole") == 0
     capsys.readouterr()
     killed = [*longer, "--n-jobs", n_jobs]
