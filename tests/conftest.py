@@ -9,7 +9,7 @@ from tests.command import measure_briefly
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`pytest -m ray -k many --trials 1000` is the long proof."""
-    parser.addoption("--trials", type=int, default=240, help="of tests/test_ray.py's long search")
+    parser.addoption("--trials", type=int, default=120, help="of tests/test_ray.py's long search")
 
 
 @pytest.fixture(autouse=True, scope="session")
