@@ -258,7 +258,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--share", type=float, nargs="+", default=[0.1, 0.25, 0.5])
-    parser.add_argument("--estimator", default="loss_at:20steps")
+    parser.add_argument("--estimator", default="end_loss:50steps")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--space", default="mobile")
     parser.add_argument("--resolution", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0, help="of the drawn networks")
-    parser.add_argument("--estimator", nargs="*", default=["naswot", "loss_at:20steps"])
+    parser.add_argument("--estimator", nargs="*", default=["naswot", "end_loss:50steps"])
     parser.add_argument("--draws", type=int, default=100)
     options = parser.parse_args()
     try:

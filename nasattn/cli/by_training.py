@@ -163,22 +163,21 @@ def train(
     return Training(spec, setting, forecast)
 
 
-def computed_as(spec: StudySpec, begun: Mapping[str, Any]) -> StudySpec:
-    """A spec whose steps are computed in the way that a stored study began with."""
-    recipe = begun.get("recipe", {})
-    way = {name: recipe.get(name, plain) for name, plain in WAYS["float32"].items()}
-    return spec.model_copy(update={"recipe": spec.recipe.model_copy(update=way)})
+def as_begun(spec: StudySpec, begun: Mapping[str, Any], *, tuned: bool) -> StudySpec:
+    """What was found out when a study began stays, of which these are the settings.
 
-
-def as_begun(way: Training, storage: str) -> Training:
-    """With the early stopping and the estimator of its study, where nothing else is said."""
-    spec, setting = way.spec, way.setting
-    stored = stored_settings(storage, spec.study_name) or {}
-    kept = ({"early_stop", "estimator"} - spec.model_fields_set) & stored.keys()
-    spec = spec.model_copy(update={name: stored[name] for name in kept})
-    if spec.estimator:
-        setting = replace(setting, estimates=combination(spec.estimator, setting))
-    return replace(way, spec=spec, setting=setting)
+    By time, its early stopping and estimator, where nothing else is said; `tuned`, how steps are
+    computed.
+    """
+    found: dict[str, Any] = {}
+    if spec.budget:
+        kept = ({"early_stop", "estimator"} - spec.model_fields_set) & begun.keys()
+        found |= {name: begun[name] for name in kept}
+    if tuned:
+        recipe = begun.get("recipe", {})  # a table has none
+        way = {name: recipe.get(name, usual) for name, usual in WAYS["float32"].items()}
+        found["recipe"] = spec.recipe.model_copy(update=way)
+    return spec.model_copy(update=found)
 
 
 def by_time(

@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 from rich.console import Console
 
-from nasattn.cli.by_training import Training, as_begun, by_time, checkpoint_dir, computed_as, train
+from nasattn.cli.by_training import Training, as_begun, by_time, checkpoint_dir, train
 from nasattn.cli.commands import storage_option, typed
 from nasattn.cli.engines import open_engine
 from nasattn.cli.folders import check_folder, make_folder
@@ -108,13 +108,12 @@ def search_by(
         way = look_up(spec, space, changes)
     else:
         begun = stored_settings(storage, spec.study_name)
-        if tune and begun is not None:
-            spec, tune = computed_as(spec, begun), False
+        if begun is not None:
+            spec, tune = as_begun(spec, begun, tuned=tune), False
         way = train(spec, space, console, cache_dir, tune=tune)
     with open_engine(way.spec, way.travelling) as engine:
         way = way.on(engine, settle_pending(console, way.spec, storage, engine), storage)
         if isinstance(way, Training) and way.spec.budget:
-            way = as_begun(way, storage)
             check_study(storage, *described(way, space))
             way = by_time(way, space, console, storage, engine, began)
         status = search_on(engine, way, space, console, folder, storage, resume=resume)
