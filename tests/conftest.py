@@ -8,7 +8,7 @@ from tests.command import measure_briefly
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`pytest -m ray -k many --trials 1000` is the long proof."""
+    """`pytest -m ray -k many --trials 1000 --timeout 0` is the long proof."""
     parser.addoption("--trials", type=int, default=120, help="of tests/test_ray.py's long search")
 
 

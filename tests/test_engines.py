@@ -262,6 +262,7 @@ class Minute:
 
 EARLY = """
 import sys
+import time
 from pathlib import Path
 from nasattn.search.engines.local import LocalEngine
 from tests.test_engines import Minute, search
@@ -270,7 +271,9 @@ if __name__ == "__main__":
     try:
         search(Path(sys.argv[1]), Minute(), LocalEngine(2), 4)
     except KeyboardInterrupt:
-        sys.exit(130)
+        pass
+    time.sleep(3)  # for a worker that is left to say what it has to
+    sys.exit(130)
 """
 
 

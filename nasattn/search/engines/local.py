@@ -55,10 +55,9 @@ class LocalEngine:
         try:
             while not source.is_over:
                 while len(busy) < self.n_jobs and (job := source.next()):
-                    while idle and not idle[-1].process.is_alive():
-                        idle.pop().close()
-                    worker = idle.pop() if idle else _Worker(self.context, self.prepare, work)
-                    busy.append(worker)
+                    with _without_ctrl_c(self.context.get_start_method()):  # until somebody has it
+                        worker = self.worker(idle, work)
+                        busy.append(worker)
                     worker.start(job, self.timeout)
                     source.started(job, worker.place)
                 if not busy:
@@ -79,6 +78,15 @@ class LocalEngine:
             for worker in (*busy, *idle):
                 worker.close()
 
+    def worker(self, idle: "list[_Worker]", work: Work) -> "_Worker":
+        """An idle one that lives, else a new one."""
+        while idle:
+            worker = idle.pop()
+            if worker.process.is_alive():
+                return worker
+            worker.close()
+        return _Worker(self.context, self.prepare, work)
+
     def meters(self, setting: Setting, objectives: Sequence[str]) -> Mapping[str, Meter]:
         return {}
 
@@ -89,8 +97,7 @@ class _Worker:
     def __init__(self, context: Any, prepare: Callable[[], None], work: Work) -> None:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, prepare, work), daemon=True)
-        with _without_ctrl_c(context.get_start_method()):
-            self.process.start()
+        self.process.start()
         theirs.close()
         self.place = f"{here().rpartition(':')[0]}:{self.process.pid}"
         self.stands = False  # whether it came so far that it could take a job
@@ -147,14 +154,14 @@ class _Worker:
         self.process.join()
 
     def close(self) -> None:
-        """End the process: by itself where it is idle."""
+        """End the process: by itself where it is idle. Until then somebody is there to hear it."""
         if self.job is None:
             with suppress(OSError):
                 self.connection.send(None)
             self.process.join(CLOSING)
-        self.connection.close()
         if self.process.is_alive():
             self.kill()
+        self.connection.close()
         self.process.close()
 
 
