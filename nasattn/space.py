@@ -34,6 +34,7 @@ Params = dict[str, Any]
 S = TypeVar("S", bound="SpaceOutline")
 
 N_TRIES = 500
+N_FIRST = 30  # networks that show most values at once, before the rest are looked for
 MAX_FAILED = 50  # networks that cannot be built, before it is said that none can
 MAX_VALUES = 64
 
@@ -259,10 +260,17 @@ def _check_values(space: SearchSpace) -> None:
     On seeded samples; ranges of over MAX_VALUES values by that many of them, both ends included.
     """
     rng = Random(0)
+    met: set[tuple[str, Any]] = set()
+    for _ in range(N_FIRST):
+        with suppress(ArchitectureError):
+            met.update(space._build(lambda p, _: draw(p.distribution, rng))[0].items())
+    names = {name for name, _ in met}
     for parameter in space.free:
-        _check_value(space, parameter, None, N_TRIES, rng)
+        if parameter.name not in names:
+            _check_value(space, parameter, None, N_TRIES, rng)
         for value in _some(parameter.distribution.values()):
-            _check_value(space, parameter, value, N_TRIES // 5, rng)
+            if (parameter.name, value) not in met:
+                _check_value(space, parameter, value, N_TRIES // 5, rng)
 
 
 def _some(values: Sequence[Any]) -> Sequence[Any]:

@@ -41,17 +41,17 @@ def tuned(
     text = json.dumps([facts, repr(build()), device, sizes])
     path = cache_dir / "engines" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     timings = {timing.way: timing for timing in _kept(path) if not timing.reason}
-    kept = f"kept: {path}"
     missing = [way for way in ways_of(device) if way not in timings]
     for way in missing:
         with console.status(f"training {name} for a few steps: {way}"):
             timings[way] = time_way(way, build, data, recipe, device=device, turns=setting.turns)
-    if missing:
-        kept = _keep(path, list(timings.values()))
+    problem = _keep(path, list(timings.values())) if missing else ""
     size = min(recipe.train_size or len(data.train), len(data.train))
     n_steps = recipe.epochs * max(size // recipe.batch_size, 1)
     best = fastest(timings, n_steps)
-    show(console, timings.values(), n_steps, best, kept)
+    show(console, timings.values(), n_steps, best)
+    kept = f"not kept: {path}: {problem}" if problem else f"kept: {path}"
+    console.print(kept, style="dim", markup=False, soft_wrap=True)
     return recipe.model_copy(update=dict(WAYS[best]))
 
 
@@ -65,17 +65,17 @@ def _kept(path: Path) -> list[Timing]:
 
 
 def _keep(path: Path, timings: list[Timing]) -> str:
-    """What became of keeping the timings, in words."""
+    """Why the timings could not be kept; "" where they are."""
     text = json.dumps([asdict(timing) for timing in timings], indent=1) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
     except OSError as e:
-        return f"not kept: {path}: cannot be written ({e.strerror or e})"
-    return f"kept: {path}"
+        return f"cannot be written ({e.strerror or e})"
+    return ""
 
 
-def show(console: Console, timings: Iterable[Timing], n_steps: int, best: str, kept: str) -> None:
+def show(console: Console, timings: Iterable[Timing], n_steps: int, best: str) -> None:
     """A row a way, the chosen one marked."""
     heads = ("setup s", "ms a step", f"{n_steps:,} steps, s")
     made = table(name_column("engine"), *map(number_column, heads), "")
@@ -87,4 +87,3 @@ def show(console: Console, timings: Iterable[Timing], n_steps: int, best: str, k
             cells = (*times, f"{total:.0f}", "taken" if timing.way == best else "")
         add_row(made, (timing.way, *cells))
     console.print(made)
-    console.print(kept, style="dim", markup=False, soft_wrap=True)

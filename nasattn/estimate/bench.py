@@ -35,8 +35,9 @@ USUAL = (
     "zico",
     "epochs:1",
     "loss_at:1",
+    "end_loss:1",
     "macs+naswot",
-    "loss_at:1+naswot+macs",
+    "end_loss:1+naswot+macs",
 )
 CONTROLS = ("random", "macs")
 # No truth has it: an estimate that began with a training's own weights would know its luck.
