@@ -1,8 +1,10 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from optuna.storages._rdb.storage import _VersionManager
 
 from tests.command import measure_briefly
 
@@ -25,6 +27,18 @@ def _one_thread() -> Iterator[None]:
 def _brief_measurements() -> None:
     """What a search measures is looked at by few tests, and makes most of the time of many."""
     measure_briefly()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _migrations_read_once() -> None:
+    """Optuna runs all files of its migrations for each storage that it opens."""
+    make, made = _VersionManager._create_alembic_script, list[Any]()
+
+    def once(self: _VersionManager) -> Any:
+        made[:] = made or [make(self)]
+        return made[0]
+
+    _VersionManager._create_alembic_script = once  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="module")

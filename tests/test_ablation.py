@@ -424,6 +424,7 @@ def ablate(folder: Path, evaluate: Any = fake, n_seeds: int = 3) -> list[Run]:
     return watcher.runs
 
 
+@pytest.mark.slow
 def test_runs_go_seed_by_seed(tmp_path: Path) -> None:
     assert ablate(tmp_path) == plan_runs(tiny_design(), range(3))
     assert ablate(tmp_path) == []  # nothing twice
@@ -434,6 +435,7 @@ class Killed(BaseException):
     """As a kill -9 would end the process: no handler runs but those of the storage."""
 
 
+@pytest.mark.slow
 def test_a_killed_ablation_goes_on_to_the_same_table(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
@@ -458,6 +460,7 @@ def test_a_killed_ablation_goes_on_to_the_same_table(tmp_path: Path) -> None:
     assert len(tables[0]) == 18
 
 
+@pytest.mark.slow
 def test_a_failed_run_keeps_its_reason_and_the_others_go_on(tmp_path: Path) -> None:
     def fails(arch: Architecture, seed: int, on_epoch: Any) -> Evaluation:
         if seed == 1 and arch == tiny_design().arms["-eca"]:
@@ -552,6 +555,7 @@ def test_a_lineage_leads_from_the_base_to_what_an_arm_is_compared_with() -> None
 # Plans
 
 
+@pytest.mark.slow
 def test_a_plan_counts_what_is_left() -> None:
     design = tiny_design()
     runs = plan_runs(design, range(6))

@@ -180,6 +180,7 @@ def test_a_bug_is_shown_never_kept_and_ends_nothing(
     assert all(ledger.rows[task].value is not None for task in tasks)
 
 
+@pytest.mark.slow
 def test_a_bench_with_a_bug_shows_its_table(
     there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,6 +210,7 @@ def test_a_bench_whose_machine_cannot_be_locked_says_so(
     assert "Traceback" not in captured.out + captured.err
 
 
+@pytest.mark.slow
 def test_a_bench_knows_plugins_and_its_machine(
     there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -227,6 +229,7 @@ def test_a_bench_knows_plugins_and_its_machine(
     assert "holds another bench (plugins.my_attn: 000000000000 then" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_bench_prepares_once_for_all_networks(
     there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -186,6 +186,7 @@ USUAL = (
 )
 
 
+@pytest.mark.slow
 def test_bench_training_shows_rates(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

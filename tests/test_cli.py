@@ -100,6 +100,7 @@ def test_a_search_ends_in_a_front_and_the_next_command(
     assert "again, over" not in out
 
 
+@pytest.mark.slow
 def test_without_fresh_seeds_the_front_says_what_it_rests_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,6 +171,7 @@ def test_control_gives_random_search_the_same_budget(
     assert 0 < control["random"] < 1.22
 
 
+@pytest.mark.slow
 def test_another_search_in_the_controls_place_is_found_before_training(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -321,6 +323,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert_refused(monkeypatch, capsys, arguments, message)
 
 
+@pytest.mark.slow
 def test_other_settings_need_another_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -455,6 +458,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(stop: signal.Signals) -> Non
     assert not study.get_trials(states=(TrialState.RUNNING,))
 
 
+@pytest.mark.slow
 def test_dashboard_serves_the_studies_on_this_machine_only(monkeypatch: pytest.MonkeyPatch) -> None:
     assert nasattn(monkeypatch, *TINY, "--trials", "1") == 0
     with socket.create_server(("127.0.0.1", 0)) as taken:

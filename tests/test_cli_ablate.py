@@ -114,6 +114,7 @@ def test_sequential_stops_a_comparison_and_goes_on_alike(
     assert_refused(monkeypatch, capsys, [*arguments, "--seeds", "10"], "seeds: 8 then, 10 now")
 
 
+@pytest.mark.slow
 def test_other_networks_and_those_of_a_search_can_be_compared(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

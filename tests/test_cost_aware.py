@@ -225,6 +225,7 @@ def test_exhausted_space_is_said_to_be() -> None:
     assert sampler.exhausted
 
 
+@pytest.mark.slow
 def test_new_sampler_a_trial_proposes_the_same_as_one_for_all() -> None:
     study = optuna.create_study(directions=["minimize", "minimize"])
     for _ in range(24):
@@ -300,6 +301,7 @@ def test_rare_networks_that_may_be_proposed_are_bred_from_those_found() -> None:
     assert not sampler.exhausted
 
 
+@pytest.mark.slow
 def test_pruned_trial_teaches_by_what_was_foretold_of_it() -> None:
     def run(trial: Trial, *, foretell: bool) -> tuple[float, float]:
         values = objective(trial)

@@ -179,6 +179,7 @@ def test_what_is_found_does_not_depend_on_the_number_of_workers(
     assert sum(state == TrialState.COMPLETE for state, *_ in found[0]) == 14
 
 
+@pytest.mark.slow
 def test_one_pending_network_is_the_search_of_one_process(tmp_path: Path) -> None:
     whole = search(tmp_path / "a", FakeEvaluator(), INLINE, 10, pending=1)
     assert sequence(search(tmp_path / "b", Slowly(), local(2), 10, pending=1)) == sequence(whole)
@@ -397,9 +398,9 @@ def engine_of(n_jobs: int) -> Engine:
 
 KILLS = [
     pytest.param(4, 1),
-    pytest.param(1, 17, marks=pytest.mark.slow),
-    pytest.param(2, 17, marks=pytest.mark.slow),
-    pytest.param(4, 16, marks=pytest.mark.slow),
+    pytest.param(1, 9, marks=pytest.mark.slow),
+    pytest.param(2, 9, marks=pytest.mark.slow),
+    pytest.param(4, 8, marks=pytest.mark.slow),
 ]
 
 

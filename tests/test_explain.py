@@ -447,6 +447,7 @@ def at(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return trained
 
 
+@pytest.mark.slow
 def test_explain_writes_a_sheet_and_all_figures(
     at: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

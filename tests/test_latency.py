@@ -425,6 +425,7 @@ def test_quiet_is_without_what_is_printed_from_below() -> None:
     assert run_python(f"{code}with quiet(): os.system('echo noise')\nprint('word')") == "word\n"
 
 
+@pytest.mark.slow
 def test_quiet_is_without_what_python_prints() -> None:
     code = "from nasattn.cost.bench import quiet\n"
     assert run_python(f"{code}with quiet(): print('noise')\nprint('word')") == "word\n"
@@ -1001,6 +1002,7 @@ def fail_to_convert(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(onnxruntime, "convert", convert)
 
 
+@pytest.mark.slow
 @needs_onnxruntime
 @pytest.mark.usefixtures("here", "_quick")
 def test_networks_of_a_space_are_learned_from_and_others_foretold(
@@ -1196,6 +1198,7 @@ SEARCH = ["search", "--space", "tiny.yaml", "--resolution", "8", "--train-size",
 SEARCH += ["--epochs", "1", "--seeds", "0", "--sampler", "random", "--objective", "top1"]
 
 
+@pytest.mark.slow
 @needs_onnxruntime
 @pytest.mark.usefixtures("here")
 def test_a_search_goes_on_when_a_runtime_fails_for_one_network(

@@ -99,6 +99,7 @@ def test_optimize_sets_every_step_beside_the_others(
     assert "--overwrite replaces it" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_stopped_step_goes_on_to_the_same_weights(
     trained: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,6 +130,7 @@ def test_train_goes_on_from_a_weights_file(
     assert found.normalise == first.normalise  # though by other pictures it would be another one
 
 
+@pytest.mark.slow
 def test_a_folded_network_is_not_trained_on(
     trained: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

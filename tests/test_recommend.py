@@ -147,6 +147,7 @@ def test_recommend_writes_a_study_that_search_takes(
     assert ("power: cannot be measured here" in out) == (priority == "power")
 
 
+@pytest.mark.slow
 def test_recommend_goes_by_a_stored_study_of_the_same_pictures(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -460,6 +460,7 @@ def test_roofline_as_json_has_machine_networks_and_layers(
     assert network["total"]["macs"] == sum(row["macs"] for row in network["layers"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_small")
 def test_show_latency_has_times_and_what_is_memory_bound(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -199,6 +199,7 @@ def test_a_search_in_pieces_is_the_search_in_one_go(tmp_path: Path, sampler: str
     assert sequence(trials) == sequence(whole)
 
 
+@pytest.mark.slow
 def test_an_interrupted_trial_goes_back_in_the_queue_and_is_redone(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -330,6 +331,7 @@ def foreseeing() -> FakeEvaluator:
     return FakeEvaluator(n_epochs=12, estimates=foresee)
 
 
+@pytest.mark.slow
 def test_estimates_stop_networks_before_they_are_trained(tmp_path: Path) -> None:
     search = Search(tmp_path, VARIED, **ESTIMATED)
     trials = search(foreseeing(), 20)
@@ -394,6 +396,7 @@ def test_a_study_whose_making_was_killed_is_made_whole(tmp_path: Path) -> None:
     assert counts(Search(tmp_path)(FakeEvaluator(), 1)[0])
 
 
+@pytest.mark.slow
 def test_a_trial_killed_while_it_was_proposed_is_proposed_again(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -502,6 +505,7 @@ def test_a_password_is_not_shown() -> None:
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_only_one_process_writes_to_a_storage(tmp_path: Path) -> None:
     search = Search(tmp_path)
 

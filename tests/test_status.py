@@ -399,6 +399,7 @@ def test_status_reads_what_a_search_writes(
     assert "space tiny, data digits, recipe quick" in out
 
 
+@pytest.mark.slow
 def test_status_answers_without_torch() -> None:
     make_study(RDBStorage(URL), run=run_of())
     code = (
@@ -441,6 +442,7 @@ def every_kind_of_trial(study: optuna.Study) -> None:
         )
 
 
+@pytest.mark.slow
 def test_quick_storage_reads_what_optuna_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quick_storage, "TRIALS", 4)  # of 10 in a study
     for name in ("one", "two"):

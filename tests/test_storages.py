@@ -217,6 +217,7 @@ def engine(url: str) -> Engine:
     return create_engine(read_url(url).with_driver(), poolclass=NullPool)
 
 
+@pytest.mark.slow
 @every_server
 def test_studies_of_one_server_have_a_writer_each(server: Server) -> None:
     url, other = server.new_database(), server.new_database()
@@ -263,6 +264,7 @@ def end_sessions(server: Server) -> None:
                     admin.execute(text(f"kill {other}"))
 
 
+@pytest.mark.slow
 @every_server
 def test_a_run_ends_when_another_has_written_since_its_connection_was_lost(
     server: Server,
@@ -308,6 +310,7 @@ def find_all(url: str) -> list[FrozenTrial]:
 
 
 # PyMySQL leaves the socket open on which nobody answers.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 @every_server
 def test_a_server_that_stays_away_is_one_line_and_nothing_is_lost(
@@ -427,6 +430,7 @@ def records(file: Path) -> list[str]:
     return file.read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_a_journal_cut_at_any_byte_is_read_and_written(journal: Path, tmp_path: Path) -> None:
     whole = journal.read_bytes()
     settings = open_journal(journal).get_study_user_attrs(0)["settings"]

@@ -117,6 +117,7 @@ def test_sandwich_gives_labels_to_the_first_and_its_answers_to_the_others() -> N
     assert not torch.equal(grad, alone[stem])
 
 
+@pytest.mark.slow
 def test_a_training_moves_the_largest_and_learns() -> None:
     big, _ = NET.extremes
     curve: list[Epoch] = []
@@ -144,6 +145,7 @@ def stop(epoch: Epoch) -> None:
     raise Stopped
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     whole = NET.train()
     checkpoint = Checkpoint(tmp_path / "c.pt", {})
@@ -280,6 +282,7 @@ def test_a_killed_preparing_goes_on_to_the_same_file(tmp_path: Path) -> None:
     assert equal(load_file(path), replace(NET, setting=LONG, recipe=LONG.recipe).train())
 
 
+@pytest.mark.slow
 def test_inherit_begins_with_the_supernets_weights(tmp_path: Path) -> None:
     ground = Ground(SPACE, tmp_path)
     prepare("inherit:1", SETTING, ground)

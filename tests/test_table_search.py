@@ -464,6 +464,7 @@ def test_the_command_searches_a_table(
     assert "n_val" not in front
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_and_knows_another_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -495,6 +496,7 @@ def test_a_space_that_is_known_whole_ends_the_search(
     assert len({t.user_attrs["arch_id"] for t in study.trials}) == 6
 
 
+@pytest.mark.slow
 def test_progress_is_a_line_for_each_new_best(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,7 +3,8 @@
 import io
 import signal
 import sys
-from typing import NoReturn
+from functools import cache
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -44,13 +45,19 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(commands()(standalone_mode=False))
     except NasattnError as e:
         fail(str(e))
     except typer.TyperException as e:
         fail(e.format_message())
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+@cache
+def commands() -> Any:
+    """All commands, as Typer's own click has them."""
+    return typer.main.get_command(app)
 
 
 def fail(message: str) -> NoReturn:
