@@ -167,17 +167,30 @@ class _Worker:
 
 @contextmanager
 def _without_ctrl_c(method: str) -> Iterator[None]:
-    """What is started here, the server too, never hears Ctrl-C, which is the driver's."""
+    """What is started here, the server too, never hears Ctrl-C, which is the driver's.
+
+    The driver hears it afterwards; that its main thread blocks it is not enough, for another
+    thread, of OpenMP perhaps, takes it then.
+    """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
     if method == "forkserver":
         resource_tracker.ensure_running()  # else the server starts it, which unblocks Ctrl-C
+    heard: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    own = handler is not None and threading.current_thread() is threading.main_thread()
+    if own:
+        signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if own:
+            signal.signal(signal.SIGINT, handler)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _serve(connection: Connection, prepare: Callable[[], None], work: Work) -> None:
