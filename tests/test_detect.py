@@ -962,9 +962,9 @@ def test_detect_refuses_a_backbone_that_no_memory_holds(
 
 
 @pytest.mark.slow
-def test_train_detector_learns_to_find_shapes(tmp_path: Path) -> None:
-    """Loss and mAP of docs/detection.md, which gives the figures of three seeds."""
-    seed = 0
+@pytest.mark.parametrize("seed", [0, 1])
+def test_train_detector_learns_to_find_shapes(tmp_path: Path, seed: int) -> None:
+    """Loss and mAP of docs/detection.md, which gives the figures of the three seeds."""
     draw_split(tmp_path, "train", 64, seed=seed)
     draw_split(tmp_path, "val", 16, seed=seed)
     train, val = read_split(tmp_path, "train"), read_split(tmp_path, "val")
