@@ -174,8 +174,12 @@ class SearchSpace(SpaceOutline):
         """Params drawn uniformly, choice by choice, until their network can be built."""
         for _ in range(N_TRIES):
             with suppress(ArchitectureError):
-                return self._build(lambda p, _: draw(p.distribution, rng))[0]
+                return self._draw(rng)
         raise SpaceError(f"space {self.name!r}: none of {N_TRIES} sampled networks can be built")
+
+    def _draw(self, rng: Random) -> Params:
+        """Params drawn once; ArchitectureError where they do not go together."""
+        return self._build(lambda p, _: draw(p.distribution, rng))[0]
 
     def _build(self, choose: Callable[[Parameter, list[str]], Any]) -> tuple[Params, Architecture]:
         """The params that are chosen, and their network."""
@@ -263,7 +267,7 @@ def _check_values(space: SearchSpace) -> None:
     met: set[tuple[str, Any]] = set()
     for _ in range(N_FIRST):
         with suppress(ArchitectureError):
-            met.update(space._build(lambda p, _: draw(p.distribution, rng))[0].items())
+            met.update(space._draw(rng).items())
     names = {name for name, _ in met}
     for parameter in space.free:
         if parameter.name not in names:

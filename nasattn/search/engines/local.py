@@ -154,7 +154,7 @@ class _Worker:
         self.process.join()
 
     def close(self) -> None:
-        """End the process: by itself where it is idle. Until then somebody is there to hear it."""
+        """End the process, by itself where it is idle; what it says until then does no harm."""
         if self.job is None:
             with suppress(OSError):
                 self.connection.send(None)
